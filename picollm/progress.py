@@ -1,0 +1,51 @@
+"""How library code tells a person what it is doing, without printing.
+
+Functions that take longer than a few seconds accept a ``Progress``; the command line hands in one that draws
+bars on stderr, and everything else uses ``SILENT``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """One running piece of work."""
+
+    def advance(self, amount: float = 1.0, **figures: float | str) -> None:
+        """Add ``amount`` units of finished work; ``figures`` (loss, tokens_per_s, ...) replace those shown."""
+
+
+class Progress(Protocol):
+    """A place that shows bars and single lines."""
+
+    def bar(self, title: str, total: float | None, unit: str) -> _BarContext:
+        """Return a context manager that shows a bar of ``total`` ``unit``s (None: unknown) while it is open."""
+
+    def note(self, line: str) -> None:
+        """Show one line that stays."""
+
+
+class _BarContext(Protocol):
+    def __enter__(self) -> Bar: ...
+
+    def __exit__(self, *_: object) -> bool | None: ...
+
+
+class _SilentBar:
+    def advance(self, amount: float = 1.0, **figures: float | str) -> None:
+        return
+
+
+class _Silent:
+    @contextmanager
+    def bar(self, title: str, total: float | None, unit: str) -> Iterator[Bar]:
+        yield _SilentBar()
+
+    def note(self, line: str) -> None:
+        return
+
+
+SILENT: Progress = _Silent()
