@@ -1,0 +1,1 @@
+"""Benchmarks: each module has ``run() -> {"ratios": {name: value}, "rows": [...]}``, both sides in one run."""
