@@ -1,0 +1,1 @@
+"""What a checkpoint can do, as numbers with intervals, and what fine-tuning changed, as a report."""
