@@ -1,0 +1,186 @@
+"""Word problems in GSM8K's schema, and pretraining documents about the same arithmetic.
+
+The calculator does the arithmetic; what a model has to learn is to copy the operands exactly and to choose the
+operator. An expression (``23+45``) belongs to one split forever, and some stories are told in no training text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from picollm.data.primer.stories import CONTAINERS, NAMES, NEW_STORIES, STORIES, THINGS, TWO_STEP
+from picollm.data.primer.words import check_split, split_of
+
+OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
+DEFAULT_ROWS = {"train": 6000, "validation": 200, "test": 400}
+_MARK = re.compile(r"<<([^<>]*)>>\d+")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One exact calculation ``a operator b = result``."""
+
+    a: int
+    operator: str
+    b: int
+
+    @property
+    def result(self) -> int:
+        """The value; ``/`` is only used where it is exact."""
+        if self.operator == "/":
+            return self.a // self.b
+        return {"+": self.a + self.b, "-": self.a - self.b, "*": self.a * self.b}[self.operator]
+
+    @property
+    def expression(self) -> str:
+        """The text the calculator is given, such as ``23+45``."""
+        return f"{self.a}{self.operator}{self.b}"
+
+    @property
+    def mark(self) -> str:
+        """GSM8K's annotation followed by the result: ``<<23+45=68>>68``."""
+        return f"<<{self.expression}={self.result}>>{self.result}"
+
+
+def rows(split: str, seed: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return ``{"question", "answer", "group"}`` rows; ``group`` is the operation, or ``two steps``.
+
+    No expression and therefore no question of one split occurs in another; half of the ``validation`` and ``test``
+    rows tell a story that no training text tells.
+
+    Raises:
+        InputError: for an unknown split.
+    """
+    check_split(split)
+    rng = Random(f"problems/{split}/{seed}")
+    wanted = DEFAULT_ROWS[split] if limit is None else limit
+    made: dict[str, dict[str, Any]] = {}
+    while len(made) < wanted:
+        row = _problem(split, rng)
+        made.setdefault(row["question"], row)
+    return list(made.values())
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Yield arithmetic documents without end; a pure function of ``seed``.
+
+    Only expressions of the training split and training stories occur.
+    """
+    rng = Random(f"arithmetic/{seed}")
+    while True:
+        kind = rng.random()
+        if kind < 0.2:
+            yield "\n".join(_equation(rng) for _ in range(rng.randint(4, 12)))
+        elif kind < 0.35:
+            yield "\n".join(_spoken(rng) for _ in range(rng.randint(2, 4)))
+        else:
+            yield "\n\n".join(_told(rng) for _ in range(rng.randint(1, 3)))
+
+
+def _step(operator: str, split: str, rng: Random) -> Step:
+    """Return a random calculation of ``split``; half of the sums and differences have operands below 100."""
+    while True:
+        top = 99 if rng.random() < 0.5 else 999
+        if operator in "+-":
+            a, b = rng.sample(range(1, top + 1), 2)
+            if operator == "-":
+                a, b = max(a, b), min(a, b)
+        else:
+            a, b = rng.randint(2, 99), rng.randint(2, 12)
+            if operator == "/":
+                a *= b
+        step = Step(a, operator, b)
+        if split_of(step.expression) == split:
+            return step
+
+
+def _cast(rng: Random) -> dict[str, str]:
+    """Return who and what a story is about."""
+    name, other = rng.sample(NAMES, 2)
+    one, many = rng.choice(CONTAINERS)
+    return {"name": name, "other": other, "things": rng.choice(THINGS), "box": one, "boxes": many}
+
+
+def _problem(split: str, rng: Random) -> dict[str, Any]:
+    """Return one row; one in eight needs two steps."""
+    if rng.random() < 0.125:
+        return _two_steps(split, rng)
+    operator = rng.choice("+-*/")
+    new = split != "train" and rng.random() < 0.5
+    story = rng.choice((NEW_STORIES if new else STORIES)[operator])
+    step = _step(operator, split, rng)
+    cast = _cast(rng)
+    return {
+        "question": story.question.format(a=step.a, b=step.b, **cast),
+        "answer": f"{story.answer.format(x=step.mark, **cast)}\n#### {step.result}",
+        "group": OPERATION[operator],
+    }
+
+
+def _two_steps(split: str, rng: Random) -> dict[str, Any]:
+    """Return a row whose second calculation starts from the result of the first."""
+    story = rng.choice(TWO_STEP)
+    first_operator, second_operator = story.operators
+    while True:
+        first = _step(first_operator, split, rng)
+        second = _follow(first.result, second_operator, rng)
+        if second is not None and split_of(second.expression) == split:
+            break
+    cast = _cast(rng)
+    answer = story.answer.format(x=first.mark, y=second.mark, **cast)
+    return {
+        "question": story.question.format(a=first.a, b=first.b, c=second.b, **cast),
+        "answer": f"{answer}\n#### {second.result}",
+        "group": "two steps",
+    }
+
+
+def _follow(start: int, operator: str, rng: Random) -> Step | None:
+    """Return a calculation that goes on from ``start``, or None when none fits."""
+    if operator == "-":
+        return Step(start, "-", rng.randint(1, start - 1)) if start > 1 else None
+    if operator == "+":
+        return Step(start, "+", rng.randint(1, 99))
+    if operator == "*":
+        return Step(start, "*", rng.randint(2, 12))
+    divisors = [d for d in range(2, 13) if start % d == 0]
+    return Step(start, "/", rng.choice(divisors)) if divisors else None
+
+
+def _equation(rng: Random) -> str:
+    step = _step(rng.choice("+-*/"), "train", rng)
+    if rng.random() < 0.5:
+        return f"{step.a} {step.operator} {step.b} = {step.result}"
+    return f"{step.expression}={step.result}"
+
+
+def _spoken(rng: Random) -> str:
+    """Return one calculation said in words and written as an expression."""
+    step = _step(rng.choice("+-*/"), "train", rng)
+    a, b = step.a, step.b
+    said = {
+        "+": (f"the sum of {a} and {b}", f"{a} plus {b}", f"{b} more than {a}"),
+        "-": (f"the difference of {a} and {b}", f"{a} minus {b}", f"{b} less than {a}"),
+        "*": (f"the product of {a} and {b}", f"{a} times {b}"),
+        "/": (f"{a} divided by {b}", f"{a} split into {b} equal parts"),
+    }[step.operator]
+    words = rng.choice(said)
+    return rng.choice(
+        (
+            f"What is {words}? It is {step.expression}={step.result}.",
+            f"To find {words}, compute {step.expression}. The result is {step.result}.",
+            f"{words[0].upper()}{words[1:]} is {step.expression}={step.result}.",
+        )
+    )
+
+
+def _told(rng: Random) -> str:
+    """Return a training problem with its answer, the expression stated where the calculator would be called."""
+    row = _problem("train", rng)
+    question = row["question"]
+    answer = _MARK.sub(r"\1", row["answer"].split("\n#### ")[0])
+    return f"Question: {question}\nAnswer: {answer}" if rng.random() < 0.6 else f"{question} {answer}"
