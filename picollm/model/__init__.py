@@ -1,0 +1,1 @@
+"""The transformer itself; imports torch and nothing above it."""
