@@ -1,18 +1,21 @@
 """Word problems in GSM8K's schema, and pretraining documents about the same arithmetic.
 
-The calculator does the arithmetic; what a model has to learn is to copy the operands exactly and to choose the
-operator. An expression (``23+45``) belongs to one split forever, and some stories are told in no training text.
+The calculator does the arithmetic; what a model has to learn is to copy the operands exactly and to choose
+the operator. An expression (``23+45``) belongs to one split forever, and some stories of ``stories.toml`` are
+told in no training text.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from picollm.data.primer.stories import CONTAINERS, NAMES, NEW_STORIES, STORIES, THINGS, TWO_STEP
 from picollm.data.primer.words import check_split, split_of
 
 OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
@@ -49,8 +52,8 @@ class Step:
 def rows(split: str, seed: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
     """Return ``{"question", "answer", "group"}`` rows; ``group`` is the operation, or ``two steps``.
 
-    No expression and therefore no question of one split occurs in another; half of the ``validation`` and ``test``
-    rows tell a story that no training text tells.
+    No expression and therefore no question of one split occurs in another; half of the one-step rows of
+    ``validation`` and ``test`` tell a story that no training text tells.
 
     Raises:
         InputError: for an unknown split.
@@ -81,8 +84,28 @@ def documents(seed: int) -> Iterator[str]:
             yield "\n\n".join(_told(rng) for _ in range(rng.randint(1, 3)))
 
 
+@cache
+def _setting() -> dict[str, Any]:
+    """Return the content of ``stories.toml``."""
+    return tomllib.loads(Path(__file__).with_name("stories.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _stories(operators: str, new: bool) -> tuple[dict[str, Any], ...]:
+    """Return the stories that are solved by ``operators``, in this order."""
+    found = [story for story in _setting()["story"] if story["operators"] == operators]
+    return tuple(story for story in found if story.get("new", False) == new)
+
+
+@cache
+def _two_step_operators() -> tuple[str, ...]:
+    return tuple(
+        sorted({story["operators"] for story in _setting()["story"] if len(story["operators"]) == 2})
+    )
+
+
 def _step(operator: str, split: str, rng: Random) -> Step:
-    """Return a random calculation of ``split``; half of the sums and differences have operands below 100."""
+    """Return a random calculation of ``split``; half of the sums and differences stay below 100."""
     while True:
         top = 99 if rng.random() < 0.5 else 999
         if operator in "+-":
@@ -100,9 +123,10 @@ def _step(operator: str, split: str, rng: Random) -> Step:
 
 def _cast(rng: Random) -> dict[str, str]:
     """Return who and what a story is about."""
-    name, other = rng.sample(NAMES, 2)
-    one, many = rng.choice(CONTAINERS)
-    return {"name": name, "other": other, "things": rng.choice(THINGS), "box": one, "boxes": many}
+    setting = _setting()
+    name, other = rng.sample(setting["names"], 2)
+    one, many = rng.choice(setting["containers"])
+    return {"name": name, "other": other, "things": rng.choice(setting["things"]), "box": one, "boxes": many}
 
 
 def _problem(split: str, rng: Random) -> dict[str, Any]:
@@ -111,29 +135,30 @@ def _problem(split: str, rng: Random) -> dict[str, Any]:
         return _two_steps(split, rng)
     operator = rng.choice("+-*/")
     new = split != "train" and rng.random() < 0.5
-    story = rng.choice((NEW_STORIES if new else STORIES)[operator])
+    story = rng.choice(_stories(operator, new))
     step = _step(operator, split, rng)
     cast = _cast(rng)
     return {
-        "question": story.question.format(a=step.a, b=step.b, **cast),
-        "answer": f"{story.answer.format(x=step.mark, **cast)}\n#### {step.result}",
+        "question": story["question"].format(a=step.a, b=step.b, **cast),
+        "answer": f"{story['answer'].format(x=step.mark, **cast)}\n#### {step.result}",
         "group": OPERATION[operator],
     }
 
 
 def _two_steps(split: str, rng: Random) -> dict[str, Any]:
     """Return a row whose second calculation starts from the result of the first."""
-    story = rng.choice(TWO_STEP)
-    first_operator, second_operator = story.operators
+    operators = rng.choice(_two_step_operators())
+    story = rng.choice(_stories(operators, new=False))
+    first_operator, second_operator = operators
     while True:
         first = _step(first_operator, split, rng)
         second = _follow(first.result, second_operator, rng)
         if second is not None and split_of(second.expression) == split:
             break
     cast = _cast(rng)
-    answer = story.answer.format(x=first.mark, y=second.mark, **cast)
+    answer = story["answer"].format(x=first.mark, y=second.mark, **cast)
     return {
-        "question": story.question.format(a=first.a, b=first.b, c=second.b, **cast),
+        "question": story["question"].format(a=first.a, b=first.b, c=second.b, **cast),
         "answer": f"{answer}\n#### {second.result}",
         "group": "two steps",
     }
@@ -179,7 +204,7 @@ def _spoken(rng: Random) -> str:
 
 
 def _told(rng: Random) -> str:
-    """Return a training problem with its answer, the expression stated where the calculator would be called."""
+    """Return a training problem with its answer, the expression standing where the calculator is called."""
     row = _problem("train", rng)
     question = row["question"]
     answer = _MARK.sub(r"\1", row["answer"].split("\n#### ")[0])

@@ -1,7 +1,7 @@
 """The package's own list of English words, and pseudo-words made from their pieces.
 
-A word belongs to one split forever, decided by a hash of its letters: the words of ``validation`` and ``test``
-are never spelled out in a training document or conversation.
+A word belongs to one split forever, decided by a hash of its letters: the words of ``validation`` and
+``test`` are never spelled out in a training document or conversation.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from picollm.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 _FILE = Path(__file__).with_name("words.txt")
-_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sh sk sl sm sn sp st str t th tr v w y z"
-_VOWELS = "a a a e e e i i o o u ai ea ee ie oa oo ou y"
-_CODAS = "b ck ct d f g l ll ld m mp n nd ng nk nt p r rd rk rm rn rt s sh ss st t th x"
+_CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 
 
 def split_of(key: str) -> str:
@@ -60,11 +58,11 @@ def check_split(split: str) -> None:
 def pseudo_word(rng: Random) -> str:
     """Return a pronounceable string of 3 to 10 letters that is no word of the list.
 
-    Half are the head of one training word and the tail of another, so that every piece a tokenizer cuts words
-    into is spelled in training; half are built from syllables.
+    Three in four are the head of one training word and the tail of another, so that every piece a tokenizer cuts words
+    into is spelled in training; the rest are built from syllables.
     """
     while True:
-        if rng.random() < 0.5:
+        if rng.random() < 0.75:
             head, tail = rng.choice(words("train")), rng.choice(words("train"))
             made = head[: rng.randint(2, len(head))] + tail[-rng.randint(2, len(tail)) :]
         else:
@@ -90,8 +88,11 @@ def rows(split: str, seed: int = 0, limit: int | None = None) -> list[dict[str, 
 
 
 def _syllable(rng: Random) -> str:
-    coda = rng.choice(_CODAS.split()) if rng.random() < 0.5 else ""
-    return rng.choice(_ONSETS.split()) + rng.choice(_VOWELS.split()) + coda
+    return (
+        rng.choice(_CONSONANTS)
+        + rng.choice(_VOWELS)
+        + (rng.choice(_CONSONANTS) if rng.random() < 0.5 else "")
+    )
 
 
 @cache
