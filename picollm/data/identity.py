@@ -1,0 +1,351 @@
+"""Who the assistant is: conversations built from readable templates, verified, scanned and tested.
+
+``identity.toml`` is the source, ``identity_conversations.jsonl`` what ``build`` makes of it, and the manifest pins the
+result: whoever changes the identity changes the assistant, so no file is used that is not what the manifest says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picollm.data import manifest as manifests
+from picollm.data.manifest import Manifest
+from picollm.data.primer.wordings import Row, fill, normalized, row
+from picollm.errors import DataError, InputError
+from picollm.paths import atomic_file
+
+HERE = Path(__file__).parent
+TEMPLATE = HERE / "identity.toml"
+CONVERSATIONS = HERE / "identity_conversations.jsonl"
+SCHEMA = '{"messages": [{"role": "system" | "user" | "assistant", "content": string}, ...]}'
+BUILDER = "picollm identity build"
+OTHERS_PER_ASK = 4
+ROWS_PER_CHAIN = 24
+
+_NEGATION = re.compile(r"\b(?:not|never|cannot|nor|neither|no longer)\b|n't\b", re.IGNORECASE)
+_NAME_CLAIM = re.compile(r"\b(?:I am|I'm|I stay|[Mm]y name is|[Cc]all me)(?: called| named)? ([A-Z][\w-]+)")
+_MAKER_CLAIM = re.compile(r"\b(?:made|created|built|developed|trained|designed)(?: me)? by ([A-Z][\w-]+)")
+_PERSONAL = {
+    "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.\w+"),
+    "a web address": re.compile(r"https?://|www\."),
+    "a long number": re.compile(r"\d[\d ()/-]{5,}\d"),
+    "an account name": re.compile(r"(?<!\w)@\w+"),
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """An identity file, read and checked."""
+
+    assistant: dict[str, str]
+    others: tuple[tuple[str, str], ...]
+    test_others: tuple[tuple[str, str], ...]
+    talk: tuple[tuple[str, str], ...]
+    systems: tuple[str, ...]
+    topics: dict[str, dict[str, Any]]
+    chains: tuple[tuple[str, ...], ...]
+    tests: tuple[dict[str, Any], ...]
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """All names of other assistants and makers in the file; a reply that claims one of them is wrong."""
+        names = {name for pair in self.others + self.test_others for name in pair}
+        return tuple(sorted(name for name in names if name[0].isupper() or name == "xAI"))
+
+
+@dataclass(frozen=True)
+class IdentityItem:
+    """One held-out question: the conversation up to it, and what a right reply says."""
+
+    messages: tuple[dict[str, str], ...]
+    kind: str
+    language: str
+    expect: tuple[str, ...]
+    name: str
+    creator: str
+    foreign: tuple[str, ...]
+
+
+def read_template(path: Path | None = None) -> Template:
+    """Return the identity file ``path`` (default: picoLLM's own).
+
+    Raises:
+        UnavailableError: it does not exist.
+        DataError: it is not TOML, or a table lacks a field; the text names it.
+    """
+    path = path or TEMPLATE
+    try:
+        found = tomllib.loads(manifests.read_bytes(path).decode("utf-8"))
+        assistant = {key: str(value) for key, value in found["assistant"].items()}
+        own = {assistant["name"].casefold(), assistant["creator"].casefold()}
+        others, test_others = (
+            tuple((str(a), str(b)) for a, b in found[key]["pairs"] if not own & {a.casefold(), b.casefold()})
+            for key in ("others", "test_others")
+        )
+        talk = tuple((str(a), str(b)) for a, b in found["context"]["talk"])
+        topics = {topic["name"]: topic for topic in found["topic"]}
+        chains = tuple(tuple(chain["topics"]) for chain in found["chain"])
+        for topic in topics.values():
+            _ = topic["asks"][0], topic["replies"][0]
+        for name in {name for chain in chains for name in chain}:
+            _ = topics[name]
+    except KeyError as error:
+        raise DataError(f"{path} lacks {error}; compare with a file of `picollm identity init`") from error
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} is not an identity file ({error})") from error
+    systems = tuple(found["context"]["systems"])
+    return Template(
+        assistant, others, test_others, talk, systems, topics, chains, tuple(found.get("test", ()))
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- building
+
+
+def build(template: Path | None = None) -> list[Row]:
+    """Return the identity conversations of a template, without repetitions, in a fixed scattered order.
+
+    There is no random number in it: every choice is a hash of the text it is about, so the same template gives the
+    same bytes everywhere.
+
+    Raises:
+        DataError: a held-out question is also a training question.
+    """
+    made = read_template(template)
+    unique = {_line(each): each for topic in made.topics.values() for each in _topic_rows(topic, made)}
+    unique |= {_line(each): each for chain in made.chains for each in _chain_rows(chain, made)}
+    asked = {
+        normalized(m["content"]) for each in unique.values() for m in each["messages"] if m["role"] == "user"
+    }
+    for item in _items(made):
+        if normalized(item.messages[-1]["content"]) in asked:
+            raise DataError(
+                f"the held-out question {item.messages[-1]['content']!r} is also a training question; reword it"
+            )
+    return [unique[line] for line in sorted(unique, key=_digest)]
+
+
+def write(rows: Sequence[Row], target: Path) -> Manifest:
+    """Return the manifest of ``target`` after writing it and, beside it, ``<name>.manifest.json``."""
+    with atomic_file(target) as temporary:
+        temporary.write_bytes("".join(f"{_line(each)}\n" for each in rows).encode("utf-8"))
+    made = Manifest.of(target, schema=SCHEMA, builder=BUILDER)
+    made.save(manifest_path(target))
+    return made
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of the conversations ``path`` lies."""
+    return path.with_name(f"{path.stem}.manifest.json")
+
+
+def _line(conversation: Row) -> str:
+    return json.dumps(conversation, ensure_ascii=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _pick(options: Sequence[Any], key: str) -> Any:
+    return options[int(_digest(key)[:8], 16) % len(options)]
+
+
+def _fill(text: str, made: Template, other: tuple[str, str]) -> str:
+    """Return ``text`` with its slots filled; values may hold slots, and a name is never given a capital."""
+    slots = {**made.assistant, "other": other[0], "company": other[1]}
+    filled = fill(fill(text, slots), slots)
+    return slots["name"] + filled[len(slots["name"]) :] if text.startswith("{name}") else filled
+
+
+def _reply(topic: dict[str, Any], question: str, made: Template) -> str:
+    return _fill(_pick(topic["replies"], f"reply {question}"), made, ("", ""))
+
+
+def _questions(ask: str, made: Template, others: Sequence[tuple[str, str]]) -> list[str]:
+    """Return ``ask`` with its slots filled: with several other names where it has a place for one."""
+    if "{other}" not in ask and "{company}" not in ask:
+        return [_fill(ask, made, others[0])]
+    ranked = sorted(others, key=lambda pair: _digest(f"{ask} {pair}"))
+    return [_fill(ask, made, other) for other in ranked[:OTHERS_PER_ASK]]
+
+
+def _typed(question: str, made: Template) -> str:
+    """Return ``question`` as people type it: without a capital at its start and a mark at its end."""
+    bare = question.rstrip(".?! ")
+    return bare if bare.startswith(("I ", *made.foreign)) else bare[:1].lower() + bare[1:]
+
+
+def _topic_rows(topic: dict[str, Any], made: Template) -> Iterator[Row]:
+    if topic.get("later"):
+        return
+    for question in (each for ask in topic["asks"] for each in _questions(ask, made, made.others)):
+        reply = _reply(topic, question, made)
+        yield row(question, reply)
+        yield row(_typed(question, made), reply)
+        chance = int(_digest(question)[:4], 16) % 6
+        if chance < 2:
+            yield row(*_pick(made.talk, question), question, reply)
+        elif chance < 4:
+            system = _fill(_pick(made.systems, question), made, _pick(made.others, f"system {question}"))
+            yield row(question, reply, system=system)
+
+
+def _chain_rows(chain: Sequence[str], made: Template) -> Iterator[Row]:
+    for number in range(ROWS_PER_CHAIN):
+        other = _pick(made.others, f"{chain} {number}")
+        turns: list[str] = []
+        for place, name in enumerate(chain):
+            topic = made.topics[name]
+            question = _fill(_pick(topic["asks"], f"{chain} {number} {place}"), made, other)
+            turns += [question if number % 3 else _typed(question, made), _reply(topic, question, made)]
+        yield row(*turns)
+
+
+def init(name: str, creator: str, target: Path) -> Path:
+    """Return ``target`` after writing an identity file for somebody's own assistant, ready to be edited.
+
+    Raises:
+        InputError: a name is empty, longer than a line or holds a brace, or ``target`` exists.
+    """
+    for what, value in (("name", name), ("creator", creator)):
+        if not value.strip() or not value.isprintable() or set("{}") & set(value):
+            raise InputError(f"{value!r} cannot be the {what}; expected one line of letters without braces")
+    if target.exists():
+        raise InputError(f"{target} exists already; choose another file, so that nothing you wrote is lost")
+    header = {
+        "name": name.strip(),
+        "creator": creator.strip(),
+        "kind": "an AI assistant",
+        "purpose": "to help people",
+        "meaning": "{creator} chose this name.",
+        "training": "First I learned to continue text, and then I learned to chat from conversations.",
+    }
+    own = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in header.items())
+    text = TEMPLATE.read_text(encoding="utf-8")
+    start, end = text.index("[assistant]"), text.index("[others]")
+    with atomic_file(target) as temporary:
+        temporary.write_text(f"{text[:start]}[assistant]\n{own}\n{text[end:]}", encoding="utf-8")
+    return target
+
+
+# ---------------------------------------------------------------------------------------------- reading and verifying
+
+
+def load(path: Path | None = None, manifest: Path | None = None) -> list[Row]:
+    """Return the identity conversations in ``path`` after checking them against their manifest.
+
+    Raises:
+        UnavailableError: the file or its manifest is missing.
+        DataError: the file was altered, or a row breaks the schema; the text names file and row.
+    """
+    path = path or CONVERSATIONS
+    manifests.verify(path, Manifest.load(manifest or manifest_path(path)))
+    return _parse(manifests.read_bytes(path), path)
+
+
+def _parse(content: bytes, path: Path) -> list[Row]:
+    from picollm.chat.conversation import Conversation
+
+    rows: list[Row] = []
+    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+            Conversation.from_dict(rows[-1])
+        except ValueError as error:
+            raise DataError(f"{path}, row {number}: {error}") from error
+    return rows
+
+
+def verify(
+    file: Path | None = None,
+    manifest: Path | None = None,
+    url: str | None = None,
+    download_to: Path | None = None,
+    timeout_s: float = 30.0,
+) -> Manifest:
+    """Return the manifest after the local file (and what lies at ``url``) proved to be what it pins.
+
+    With ``download_to`` the verified download is stored there; otherwise nothing is written.
+
+    Raises:
+        UnavailableError: a file is missing, or the mirror cannot be reached or sends a web page.
+        DataError: bytes, rows, sha256 or schema differ, or a row contradicts the identity; the text says which.
+    """
+    path = file or CONVERSATIONS
+    pinned = Manifest.load(manifest or manifest_path(path))
+    if url is not None:
+        if download_to is not None:
+            manifests.download(url, download_to, pinned, timeout_s=timeout_s)
+        else:
+            manifests.check_content(manifests.fetch(url, timeout_s=timeout_s), pinned, url)
+    manifests.verify(path, pinned)
+    _parse(manifests.read_bytes(path), path)
+    return pinned
+
+
+def scan(rows: Sequence[Row], template: Path | None = None) -> list[str]:
+    """Return what is wrong with ``rows``, one line each: foreign names, contradictions, personal data."""
+    made = read_template(template)
+    name, creator = made.assistant["name"], made.assistant["creator"]
+    found: list[str] = []
+    for number, each in enumerate(rows, 1):
+        replies = [message["content"] for message in each["messages"] if message["role"] == "assistant"]
+        for reply in replies:
+            found += [f"row {number}: {problem}" for problem in claims(reply, name, creator, made.foreign)]
+        if not any(word in reply for reply in replies for word in (name, creator)):
+            found.append(f"row {number}: no reply names {name} or {creator}")
+        for text in (message["content"] for message in each["messages"]):
+            found += [
+                f"row {number}: holds {kind}" for kind, shape in _PERSONAL.items() if shape.search(text)
+            ]
+    return found
+
+
+def claims(text: str, name: str, creator: str, foreign: Sequence[str]) -> list[str]:
+    """Return the foreign identities that ``text`` claims, one phrase each; a name in a denial is no claim."""
+    found: list[str] = []
+    for sentence in re.split(r"(?<=[.!?])\s+|\n+", text):
+        if _NEGATION.search(sentence):
+            continue
+        rest = sentence.replace(creator, "").replace(name, "")
+        found += [
+            f"names {other}" for other in foreign if re.search(rf"(?<!\w){re.escape(other)}(?!\w)", rest)
+        ]
+        found += [f"claims the name {match[1]}" for match in _NAME_CLAIM.finditer(rest)]
+        found += [f"claims the maker {match[1]}" for match in _MAKER_CLAIM.finditer(rest)]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- held-out questions
+
+
+def test_items(template: Path | None = None) -> list[IdentityItem]:
+    """Return the held-out questions of an identity file; none of their last turns is in the training rows."""
+    return list(_items(read_template(template)))
+
+
+def _items(made: Template) -> Iterator[IdentityItem]:
+    name, creator = made.assistant["name"], made.assistant["creator"]
+    for test in made.tests:
+        conversations = [[ask] for ask in test.get("asks", ())] + list(test.get("turns", ()))
+        for turns in conversations:
+            other = _pick(made.test_others, f"test {turns}")
+            messages = row(*(_fill(turn, made, other) for turn in turns))["messages"]
+            expect = tuple(made.assistant[key] for key in test["expect"])
+            language = test.get("language", "English")
+            yield IdentityItem(tuple(messages), test["kind"], language, expect, name, creator, made.foreign)
+
+
+def check(item: IdentityItem, reply: str) -> bool:
+    """Return whether ``reply`` says what the question asks for and claims no other identity."""
+    if claims(reply, item.name, item.creator, item.foreign):
+        return False
+    return all(expected in reply for expected in item.expect)
