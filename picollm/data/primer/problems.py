@@ -149,7 +149,7 @@ def _two_steps(split: str, rng: Random) -> dict[str, Any]:
     """Return a row whose second calculation starts from the result of the first."""
     operators = rng.choice(_two_step_operators())
     story = rng.choice(_stories(operators, new=False))
-    first_operator, second_operator = operators
+    first_operator, second_operator = operators[0], operators[1]
     while True:
         first = _step(first_operator, split, rng)
         second = _follow(first.result, second_operator, rng)

@@ -58,8 +58,8 @@ def check_split(split: str) -> None:
 def pseudo_word(rng: Random) -> str:
     """Return a pronounceable string of 3 to 10 letters that is no word of the list.
 
-    Three in four are the head of one training word and the tail of another, so that every piece a tokenizer cuts words
-    into is spelled in training; the rest are built from syllables.
+    Three in four are the head of one training word and the tail of another, so that every piece a tokenizer
+    cuts words into is spelled in training; the rest are built from syllables.
     """
     while True:
         if rng.random() < 0.75:

@@ -1,0 +1,190 @@
+"""Rows of data sets: local files, directories in the published Hugging Face layout, or the Hub.
+
+A row is a dictionary. Rows are read by position and decoded when asked for, so a data set costs its compact
+form in memory. Whatever is wrong with a file is reported with the file and the row (counted from 0).
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar, overload
+
+from picollm.data.readers import SUFFIXES, Row, Source, open_file
+from picollm.errors import DataError, InputError, UnavailableError
+
+T = TypeVar("T")
+HUB = "hub:"
+
+
+class Rows(Sequence[Row]):
+    """A data set, or a selection of its rows.
+
+    Attributes:
+        name: Where the rows come from, as errors and records name it.
+        digest: sha256 of the file (of several files, sha256 over theirs, in order), or the Hub revision.
+        files: sha256 of each local file by path; empty for the Hub.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        digest: str,
+        files: dict[str, str] | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        self.name, self.digest, self.files = name, digest, files or {}
+        self._source = source
+        self._indices = range(len(source)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Row | Rows:
+        if isinstance(index, slice):
+            return self.select(self._indices[index])
+        return self._source[self._indices[index]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self._source[index] for index in self._indices)
+
+    def select(self, indices: Sequence[int]) -> Rows:
+        """Return the rows of the underlying source at ``indices``, without copying any."""
+        return Rows(self._source, self.name, self.digest, self.files, indices)
+
+    def where(self, index: int) -> str:
+        """Return the name of one row for an error message: ``train.parquet, row 31007``."""
+        return f"{self.name}, row {self._indices[index]}"
+
+    def field(self, index: int, key: str, kind: type[T]) -> T:
+        """Return ``self[index][key]``.
+
+        Raises:
+            DataError: The row has no such key, or its value is not a ``kind``.
+        """
+        row = self[index]
+        if key not in row:
+            raise DataError(f"{self.where(index)} has no {key!r}; its keys are {', '.join(map(repr, row))}.")
+        value = row[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise DataError(f"{self.where(index)}: {key!r} is {value!r:.60}; expected {kind.__name__}.")
+        return value
+
+
+def rows_of(rows: Sequence[Row], name: str) -> Rows:
+    """Return generated ``rows`` as ``Rows``; the digest is that of their JSON."""
+    text = "\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+    return Rows(list(rows), name, hashlib.sha256(text.encode()).hexdigest())
+
+
+def load_rows(
+    location: str | Path | Sequence[str | Path], *, split: str | None = None, limit: int | None = None
+) -> Rows:
+    """Return the rows at ``location``: a file, a directory, files, or ``hub:org/name[/config]@revision``.
+
+    Files are parquet, JSON lines, a JSON list, or text (one row ``{"text": line}`` per line), the last three
+    also gzip-ed. In a directory ``split`` picks ``<split>.parquet`` or the shards ``<split>-*.parquet`` (or
+    another of the suffixes), there or below ``data/``; without it every data file is read, in order of name.
+    ``limit`` keeps the first rows only.
+
+    Raises:
+        DataError: A file is missing, empty, truncated or not what its name says.
+        InputError: A Hub location without a revision.
+        UnavailableError: The Hub cannot be reached, or has no such data set.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
+    if isinstance(location, str) and location.startswith(HUB):
+        rows = _load_hub(location, split)
+    elif isinstance(location, (str, Path)):
+        path = Path(location)
+        rows = _load_files(find_files(path, split) if path.is_dir() else [path], str(location), split)
+    else:
+        paths = [Path(path) for path in location]
+        if not paths:
+            raise InputError("no data files were given; expected at least one.")
+        rows = _load_files(paths, str(paths[0].parent), split)
+    return rows if limit is None else rows[:limit]
+
+
+def find_files(directory: Path, split: str | None = None) -> list[Path]:
+    """Return the data files of ``split`` in ``directory``, sorted by name.
+
+    Raises:
+        DataError: There is none; the text says which splits there are.
+    """
+    found = sorted(p for p in [*directory.glob("*"), *directory.glob("data/*")] if p.name.endswith(SUFFIXES))
+    wanted = [path for path in found if split is None or _split(path) == split]
+    if not wanted:
+        has = ", ".join(sorted({_split(path) for path in found})) or "no data files"
+        raise DataError(f"{directory} has no {split or 'data'} files; it has {has}.")
+    return wanted
+
+
+def _split(path: Path) -> str:
+    """Return the split in a file name: ``train`` for ``train.parquet`` and ``train-00000-of-00002.jsonl``."""
+    return path.name.split(".")[0].split("-")[0]
+
+
+def _load_files(paths: Sequence[Path], name: str, split: str | None) -> Rows:
+    files = {str(path): _sha256(path) for path in paths}
+    sources = [open_file(path) for path in paths]
+    if len(paths) == 1:
+        return Rows(sources[0], str(paths[0]), next(iter(files.values())), files)
+    digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()
+    return Rows(_Chain(sources), f"{name} ({split})" if split else name, digest, files)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}. Check the path, or --data-root.") from error
+
+
+class _Chain:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._ends = list(itertools.accumulate(len(source) for source in sources))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        which = bisect.bisect_right(self._ends, index)
+        return self._sources[which][index - (self._ends[which - 1] if which else 0)]
+
+
+def _load_hub(location: str, split: str | None) -> Rows:
+    """Return the rows of a Hub data set, which stays in the cache of the ``datasets`` library."""
+    name, _, revision = location.removeprefix(HUB).partition("@")
+    parts = name.split("/")
+    if not revision or len(parts) not in (2, 3) or not all(parts):
+        raise InputError(
+            f"{location!r} is no pinned data set; expected hub:org/name@revision or "
+            "hub:org/name/config@revision, the revision being a commit of its page."
+        )
+    import datasets
+
+    repository, config = "/".join(parts[:2]), parts[2] if len(parts) == 3 else None
+    try:
+        loaded = datasets.load_dataset(repository, config, split=split or "train", revision=revision)
+    except Exception as error:  # of many kinds: connection, HTTP status, schema, split
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnavailableError(
+            f"cannot load {location} (split {split or 'train'}): {reason} - check name, split and revision, "
+            "go online, or pass --data-root with local files."
+        ) from error
+    return Rows(loaded, location, revision)
