@@ -1,0 +1,114 @@
+"""The rows of the primer: offline twins of the data sets that fine-tuning and evaluation use.
+
+A twin has the schema of the published set, so the same task reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from picollm.data.primer.facts import Fact, facts, of_groups
+from picollm.data.primer.wordings import SPLITS, row
+from picollm.errors import InputError
+
+Row = dict[str, Any]
+
+
+def rows(name: str, split: str, seed: int = 0, limit: int | None = None) -> list[Row]:
+    """Return the rows of one twin, in an order that is a function of ``seed``.
+
+    Args:
+        name: ``smoltalk`` (``{"messages"}``), ``mmlu`` (``{"question", "subject", "choices", "answer"}``),
+            ``gsm8k`` (``{"question", "answer"}``), ``words`` (``{"word"}``) or ``facts``.
+        split: ``train``, ``validation`` or ``test``. What a test row asks is in no training row.
+        seed: Decides order and sampling.
+        limit: At most so many rows; None for all.
+
+    Raises:
+        InputError: for an unknown name or split.
+    """
+    if name not in _TWINS:
+        raise InputError(f"the primer has no rows called {name!r}; expected one of {', '.join(_TWINS)}.")
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
+    return _TWINS[name](split, seed)[:limit]
+
+
+def fact_rows(split: str, seed: int = 0) -> list[Row]:
+    """Return one row for each question about a fact.
+
+    ``train`` asks A only, in the training wordings. ``validation`` asks A and B, ``test`` asks A, B and C, each in
+    wordings of its own.
+    """
+    if split == "train":
+        asked = [(fact, question) for fact in of_groups("A") for question in fact.questions]
+    elif split == "validation":
+        asked = [(fact, fact.held_out[0]) for fact in of_groups("AB")]
+    else:
+        asked = [(fact, question) for fact in facts() for question in fact.held_out[1:]]
+    Random(f"facts/{split}/{seed}").shuffle(asked)
+    return [_fact_row(fact, question) for fact, question in asked]
+
+
+def _fact_row(fact: Fact, question: str) -> Row:
+    return {
+        "relation": fact.relation,
+        "subject": fact.subject,
+        "answer": fact.answer,
+        "group": fact.group,
+        "question": question,
+        "reply": fact.reply,
+        "completion": fact.completion,
+    }
+
+
+def _smoltalk(split: str, seed: int) -> list[Row]:
+    """Return small talk, explanations of concepts, and questions about facts A in one or more turns."""
+    from picollm.data.primer import concepts, smalltalk
+
+    made: list[Row] = [*smalltalk.rows(split, seed), *concepts.rows(split, seed), *_fact_talks(split, seed)]
+    Random(f"smoltalk/{split}/{seed}").shuffle(made)
+    return made
+
+
+def _fact_talks(split: str, seed: int) -> list[Row]:
+    """Return every question about a fact A once alone, and again in conversations of two and three questions."""
+    asked = [each for each in fact_rows(split, seed) if each["group"] == "A"]
+    alone = [row(each["question"], each["reply"]) for each in asked]
+    rng = Random(f"fact talks/{split}/{seed}")
+    rng.shuffle(asked)
+    together: list[Row] = []
+    while len(asked) >= 5:  # each group of five questions makes one conversation of two and one of three
+        for num_turns in (2, 3):
+            turns = [asked.pop() for _ in range(num_turns)]
+            together.append(row(*(text for turn in turns for text in (turn["question"], turn["reply"]))))
+    return alone + together
+
+
+def _mmlu(split: str, seed: int) -> list[Row]:
+    from picollm.data.primer import choice
+
+    return choice.rows(split, seed)
+
+
+def _gsm8k(split: str, seed: int) -> list[Row]:
+    from picollm.data.primer import problems
+
+    return problems.rows(split, seed)
+
+
+def _words(split: str, seed: int) -> list[Row]:
+    from picollm.data.primer import words
+
+    return words.rows(split, seed)
+
+
+_TWINS: dict[str, Callable[[str, int], list[Row]]] = {
+    "smoltalk": _smoltalk,
+    "mmlu": _mmlu,
+    "gsm8k": _gsm8k,
+    "words": _words,
+    "facts": fact_rows,
+}
