@@ -85,6 +85,7 @@ class Failure:
     """One item that was answered wrongly, as a person can read it."""
 
     index: int
+    group: str | None
     prompt: str
     reply: str
     expected: str
@@ -96,7 +97,8 @@ class Score:
 
     ``form`` is "chat" (the question inside the chat format) or "completion" (a base model's own form).
     ``stop_rate`` is the share of replies that ended by themselves and ``role_leaks`` the number that contain a
-    role marker or speak for another role; both are None where nothing was generated.
+    role marker or speak for another role; both are None where nothing was generated. ``num_too_long`` questions did
+    not fit into the context and count as wrong.
     """
 
     task: str
@@ -108,6 +110,7 @@ class Score:
     groups: dict[str, GroupScore]
     stop_rate: float | None = None
     role_leaks: int | None = None
+    num_too_long: int = 0
     failures: tuple[Failure, ...] = ()
 
     @property

@@ -1,0 +1,156 @@
+"""What the numbers of a comparison say, in sentences that are written only where the numbers bear them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from picollm.eval.comparison import Comparison, Difference, FactsRow
+from picollm.eval.score import GroupScore
+from picollm.eval.tables import NONE, percent
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number before and after."""
+
+    label: str
+    base: str
+    sft: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something this model really said, as evidence for a limit."""
+
+    prompt: str
+    reply: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing that fine-tuning does not do, with this model's own failures."""
+
+    title: str
+    text: str
+    examples: tuple[Example, ...]
+
+
+def headlines(comparison: Comparison) -> list[Headline]:
+    """Return the few numbers that a reader should see first."""
+    shown = []
+    for name, label in (("ends_by_itself", "replies that end by themselves"), ("passes", "prompts obeyed")):
+        for difference in comparison.differences:
+            if difference.property == name:
+                shown.append(Headline(label, percent(difference.base), percent(difference.sft)))
+    for row in comparison.facts():
+        if row.group == "B":
+            base, sft = row.base_chat, row.sft_chat
+            cells = [NONE if score is None else percent(score.value) for score in (base, sft)]
+            shown.append(Headline("facts known but never asked in SFT", cells[0], cells[1]))
+    moved = [movement for movement in comparison.movement if movement.num_parameters]
+    if moved and comparison.same_architecture:
+        from picollm.eval.weights import overall_movement
+
+        shown.append(Headline("how far the weights moved", "0 %", percent(overall_movement(moved))))
+    return shown
+
+
+def facts_sentence(rows: Sequence[FactsRow]) -> str:
+    """Return what the A/B/C table shows: which parts of "SFT unlocks, it does not create" the numbers support."""
+    by_group = {row.group: row for row in rows}
+    sentences = []
+    taught = by_group.get("B")
+    if taught and taught.sft_chat and taught.base_chat:
+        sentences.append(_unlocked(taught.base_completion, taught.base_chat, taught.sft_chat))
+    unknown = by_group.get("C")
+    if unknown and unknown.sft_chat:
+        sentences.append(_created(unknown.sft_chat))
+    return " ".join(sentences)
+
+
+def _unlocked(completing: GroupScore | None, before: GroupScore, after: GroupScore) -> str:
+    known = f"The base model completes {percent(completing.value)} of facts B" if completing else "Facts B stand in the base model's text"
+    asked = f"{percent(before.value)} when asked in a chat"
+    if after.interval[0] > before.interval[1]:
+        return (
+            f"{known} but answers {asked}; fine-tuning, which never asked them, raises that to {percent(after.value)}: "
+            "the knowledge was there, the behavior was not."
+        )
+    return f"{known} and answers {asked}; after fine-tuning it is {percent(after.value)}, so this run did not unlock them."
+
+
+def _created(after: GroupScore) -> str:
+    if after.value < 0.1:
+        return f"Facts C were never taught, and SFT did not create them: {percent(after.value)} right."
+    return (
+        f"Facts C were never taught; the SFT model still gets {percent(after.value)} right, which is what guessing "
+        "among plausible answers brings, not knowledge."
+    )
+
+
+def limits(comparison: Comparison) -> list[Limit]:
+    """Return what fine-tuning does not do, each with failures of the SFT model where there are any."""
+    asked = sum(prompt.check is not None for prompt in comparison.prompts)
+    return [
+        Limit(
+            "It does not guarantee truth.",
+            "Fine-tuning teaches how an answer sounds. Where the knowledge is missing, the answer sounds the same.",
+            _task_failures(comparison, ("facts", "mmlu", "arc"), prefer="C"),
+        ),
+        Limit(
+            "It does not guarantee safety or obedience.",
+            "The model imitates the conversations it saw. What they do not contain, a clever user can still get; "
+            "nothing here was trained against misuse.",
+            _prompt_failures(comparison, ("identity", "refus", "system", "safety", "memory")),
+        ),
+        Limit(
+            "It does not create tools.",
+            "The model learns when to call the calculator and how to write the call. The result comes from the program "
+            "around it: without that program, or with a wrong expression, there is no right answer.",
+            _task_failures(comparison, ("gsm8k", "spelling_bee", "spelling"), prefer=None),
+        ),
+        Limit(
+            "It does not replace evaluation.",
+            f"A fluent reply that ends by itself can still be wrong. Of {asked} checkable prompts, these looked "
+            "finished and failed their check.",
+            _prompt_failures(comparison, ()),
+        ),
+    ]
+
+
+def _task_failures(comparison: Comparison, names: Sequence[str], prefer: str | None) -> tuple[Example, ...]:
+    failures = [
+        failure
+        for task in comparison.tasks
+        if task.sft_chat and task.task.startswith(tuple(names))
+        for failure in task.sft_chat.failures
+    ]
+    failures.sort(key=lambda failure: failure.group != prefer)
+    return tuple(Example(f.prompt, f.reply, f"expected: {f.expected}") for f in failures[:2])
+
+
+def _prompt_failures(comparison: Comparison, categories: Sequence[str]) -> tuple[Example, ...]:
+    failed = [
+        prompt
+        for prompt in comparison.prompts
+        if prompt.sft.properties.passes is False
+        and (not categories or any(part in prompt.category.lower() for part in categories))
+        and (categories or prompt.sft.properties.ends_by_itself)
+    ]
+    return tuple(Example(p.prompt, p.sft.text, f"the check: {describe_check(p.check)}") for p in failed[:2])
+
+
+def describe_check(check: dict[str, object] | None) -> str:
+    """Return a check as a person would say it."""
+    if check is None:
+        return "none"
+    kind = str(check["kind"]).replace("_", " ")
+    rest = ", ".join(f"{key} {value}" for key, value in check.items() if key != "kind")
+    return f"{kind}: {rest}" if rest else kind
+
+
+def difference_of(comparison: Comparison, name: str) -> Difference | None:
+    """Return the paired difference of one property, or None where it was not measured."""
+    return next((difference for difference in comparison.differences if difference.property == name), None)
