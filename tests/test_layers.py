@@ -6,8 +6,30 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "picollm"
-RANK = {"errors": 0, "paths": 0, "progress": 0, "tokenizer": 1, "model": 1, "tools": 1, "chat": 2}
-RANK |= {"data": 3, "checkpoint": 3, "tasks": 4, "train": 4, "infer": 4, "eval": 5, "recipes": 6, "serve": 6, "cli": 7}
+RANK = {
+    "errors": 0,
+    "paths": 0,
+    "progress": 0,
+    "fast_bpe": 0,
+    "hub": 1,
+    "record": 1,
+    "tokenizer": 1,
+    "model": 1,
+    "tools": 1,
+    "weights": 2,
+    "chat": 2,
+}
+RANK |= {
+    "data": 3,
+    "checkpoint": 3,
+    "tasks": 4,
+    "train": 4,
+    "infer": 4,
+    "eval": 5,
+    "recipes": 6,
+    "serve": 6,
+    "cli": 7,
+}
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -37,10 +59,14 @@ def test_every_room_imports_only_lower_ranks() -> None:
 
 
 def test_only_paths_reads_the_environment() -> None:
-    readers = [p.name for p in PACKAGE.rglob("*.py") if "os.environ" in p.read_text() or "getenv" in p.read_text()]
+    readers = [
+        p.name for p in PACKAGE.rglob("*.py") if "os.environ" in p.read_text() or "getenv" in p.read_text()
+    ]
     assert readers == ["paths.py"]
 
 
 def test_only_train_knows_torch_distributed() -> None:
-    users = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if "torch.distributed" in p.read_text()}
+    users = {
+        p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if "torch.distributed" in p.read_text()
+    }
     assert users <= {"train"}

@@ -1,0 +1,293 @@
+"""A checkpoint: one directory that Hugging Face tools open, plus ``record.json``.
+
+::
+
+    config.json                 the model's shape             model.safetensors       its weights
+    tokenizer.json, tokenizer_config.json, chat_template.jinja    how text becomes ids
+    generation_config.json      where a reply ends            record.json             how all this was made
+
+The chat format is part of the checkpoint: its record is stored at saving, rebuilt and compared at loading. A
+directory whose format is not the one installed does not load, because a model that is spoken to in a
+format it was not trained in looks much worse than it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from picollm.chat.format import ChatFormat
+from picollm.errors import CheckpointError, FormatMismatchError, InputError
+from picollm.hub import resolve
+from picollm.model.config import ModelConfig
+from picollm.model.llama import Model
+from picollm.paths import atomic_directory
+from picollm.record import Record
+from picollm.tokenizer import Tokenizer
+from picollm.weights import grow_embeddings, read_model, write_model
+
+__all__ = ["Checkpoint", "Record", "grow_embeddings", "verify"]
+
+RECORD, TEMPLATE = "record.json", "chat_template.jinja"
+_JSON_BYTES = 64 << 20
+_FORMAT_FILES = ("tokenizer.json", TEMPLATE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with all that is needed to speak with it; ``format`` is None for a foreign base model."""
+
+    model: Model
+    tokenizer: Tokenizer
+    format: ChatFormat | None
+    record: Record
+    path: Path
+
+    @classmethod
+    def load(
+        cls,
+        location: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        allow_format_mismatch: bool = False,
+        verify: bool = True,
+    ) -> Checkpoint:
+        """Return the checkpoint in a directory, or under a Hugging Face Hub id, which is downloaded first.
+
+        Weights become ``dtype`` on ``device``; on a CPU, in the dtype of the file, they stay mapped from it.
+        ``verify=False`` trusts the checksum of the weight files and compares their sizes only.
+
+        Raises:
+            CheckpointError: something is missing, damaged, altered, or of an architecture we do not run.
+            FormatMismatchError: it was trained in a chat format that is not the installed one, unless
+                ``allow_format_mismatch``; the loaded record then names what differed.
+            UnavailableError: the Hub could not be reached.
+        """
+        path = resolve(location, revision)
+        record = _read_record(path)
+        with ThreadPoolExecutor(1) as background:
+            # Hashing releases the interpreter lock, so a second core checks the bytes while we read them.
+            altered = background.submit(lambda: list(_altered(path, record, verify)))
+            config = ModelConfig.from_hf(_read_json(path / "config.json"))
+            tokenizer = _read_tokenizer(path, config)
+            differing, chat_format = _rebuild_format(path, record, tokenizer)
+            damaged = altered.result()
+            exempt = _FORMAT_FILES if differing else ()
+            _refuse(path, [name for name in damaged if name not in exempt])
+            if differing and not allow_format_mismatch:
+                raise FormatMismatchError(
+                    f"{path}: {differing}. Retrain it, or pass --allow-format-mismatch."
+                )
+            model = read_model(path, config, dtype, torch.device(device))
+        if differing:
+            record = replace(record, allowed_mismatch=[*record.allowed_mismatch, differing])
+        return cls(model, tokenizer, chat_format, record, path)
+
+    @staticmethod
+    def save(
+        directory: str | Path,
+        model: Model,
+        tokenizer: Tokenizer,
+        format: ChatFormat | None,
+        record: Record,
+        dtype: torch.dtype | None = None,
+    ) -> Record:
+        """Write a complete checkpoint to ``directory``, or nothing; return the record as it was written.
+
+        A previous checkpoint there is replaced in one step. ``dtype`` converts the weights on their way.
+
+        Raises:
+            InputError: ``directory`` holds something that is no checkpoint, or the tokenizer does not fit.
+            UnavailableError: no room on the disk, or no permission.
+        """
+        target = Path(directory)
+        if (
+            target.exists()
+            and not (target / RECORD).is_file()
+            and (target.is_file() or any(target.iterdir()))
+        ):
+            raise InputError(
+                f"{target} exists and is no checkpoint; it will not be replaced. Choose another place."
+            )
+        _check_tokenizer(target, tokenizer, model.config)
+        with atomic_directory(target) as place:
+            write_model(place, model, dtype)
+            ends = _special_ids(format)
+            stored = dtype or model.lm_head_weight.dtype
+            settings = {**model.config.to_hf(), **ends, "torch_dtype": str(stored).removeprefix("torch.")}
+            _write_json(place / "config.json", settings)
+            _write_json(place / "generation_config.json", ends)
+            tokenizer.save(
+                place,
+                **_special_names(tokenizer, ends),
+                model_max_length=model.config.max_position_embeddings,
+            )
+            if format is not None:
+                (place / TEMPLATE).write_text(format.chat_template, encoding="utf-8")
+            files = {file.name: _fingerprint(file) for file in sorted(place.iterdir())}
+            record = replace(record, files=files, format=None if format is None else format.to_record())
+            (place / RECORD).write_text(record.to_json(), encoding="utf-8")
+        return record
+
+
+def verify(directory: str | Path) -> Record:
+    """Return the record of a checkpoint whose every file is, byte for byte, what was written.
+
+    Raises:
+        CheckpointError: a file is missing or altered, or there is no record to compare with.
+    """
+    path = Path(directory)
+    if not (path / RECORD).is_file():
+        raise CheckpointError(f"{path} has no {RECORD}; only checkpoints written by picoLLM can be verified.")
+    record = _read_record(path)
+    _refuse(path, list(_altered(path, record, hashes=True)))
+    return record
+
+
+def _refuse(path: Path, altered: list[str]) -> None:
+    if altered:
+        raise CheckpointError(
+            f"{path}: {', '.join(altered)} missing or altered after writing. Copy it again."
+        )
+
+
+def _read_record(path: Path) -> Record:
+    if not (path / RECORD).is_file():
+        return Record("import")
+    return Record.from_json(_read_text(path / RECORD))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise CheckpointError(
+                f"{path} is {path.stat().st_size:,} bytes; expected at most {_JSON_BYTES:,}."
+            )
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{path} is not UTF-8 (byte {error.start}); it is damaged. Copy it again."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}). Expected a checkpoint directory."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON. Copy it again.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object, found {type(found).__name__}.")
+    return found
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _altered(path: Path, record: Record, hashes: bool) -> Iterator[str]:
+    """Yield the recorded files that are missing or differ; weights are hashed only if ``hashes``."""
+    for name, written in record.files.items():
+        file = path / Path(name).name
+        same = file.is_file() and file.stat().st_size == written["bytes"]
+        if same and (hashes or file.suffix != ".safetensors"):
+            same = _fingerprint(file) == written
+        if not same:
+            yield name
+
+
+def _read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.load(path)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    _check_tokenizer(path, tokenizer, config)
+    return tokenizer
+
+
+def _check_tokenizer(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the embedding only "
+            f"{config.vocab_size:,} rows. They do not belong together, or it was not grown for added tokens."
+        )
+    owners: dict[int, str] = {}
+    for token, token_id in tokenizer.special_tokens.items():
+        if token_id in owners:
+            raise CheckpointError(
+                f"{path}: {owners[token_id]!r} and {token!r} share id {token_id}; each needs its own."
+            )
+        owners[token_id] = token
+
+
+def _rebuild_format(path: Path, record: Record, tokenizer: Tokenizer) -> tuple[str, ChatFormat | None]:
+    """Return what differs between the stored and the installed format ("" for nothing), and the format."""
+    if record.format is None:
+        return "", None
+    name = record.format.get("name")
+    try:
+        chat_format = ChatFormat.named(str(name), tokenizer)
+    except InputError as error:
+        raise FormatMismatchError(
+            f"{path}: its chat format {name!r} cannot be built here: {error}"
+        ) from error
+    if tokenizer.sha256 != record.files.get("tokenizer.json", {}).get("sha256"):
+        return "tokenizer.json is not the one it was trained with", chat_format
+    installed = json.loads(json.dumps(chat_format.to_record()))
+    field = _first_difference(record.format, installed)
+    if field is not None:
+        return f"the chat format {name!r} differs from the installed one in {field!r}", chat_format
+    if _read_text(path / TEMPLATE) != chat_format.chat_template:
+        return f"{TEMPLATE} is not the one that the format {name!r} generates", chat_format
+    return "", chat_format
+
+
+def _first_difference(stored: Any, installed: Any, field: str = "") -> str | None:
+    """Return the path of the first field that differs, the overall fingerprint only if nothing else does."""
+    if not (isinstance(stored, dict) and isinstance(installed, dict)):
+        return None if stored == installed else field
+    names = sorted({*stored, *installed}, key=lambda name: (name == "fingerprint", name))
+    for name in names:
+        inner = f"{field}.{name}" if field else name
+        difference = _first_difference(stored.get(name), installed.get(name), inner)
+        if difference is not None:
+            return difference
+    return None
+
+
+def _special_ids(format: ChatFormat | None) -> dict[str, Any]:
+    """Return what config.json and generation_config.json say of begin, end and padding."""
+    if format is None:
+        return {}
+    stops = sorted(format.stop_ids, key=lambda token_id: (token_id != format.end_id, token_id))
+    end = stops[0] if len(stops) == 1 else stops
+    ends = {"bos_token_id": format.bos_id, "eos_token_id": end, "pad_token_id": format.pad_id}
+    return {name: value for name, value in ends.items() if value is not None}
+
+
+def _special_names(tokenizer: Tokenizer, ends: Mapping[str, Any]) -> dict[str, str]:
+    """Return the same tokens by their text, as tokenizer_config.json has them."""
+    text = {token_id: token for token, token_id in tokenizer.special_tokens.items()}
+    named = {}
+    for key, value in ends.items():
+        first = value[0] if isinstance(value, list) else value
+        if first in text:
+            named[key.removesuffix("_id")] = text[first]
+    return named

@@ -1,0 +1,116 @@
+"""What a checkpoint remembers of how it was made: ``record.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from picollm import __version__
+from picollm.errors import CheckpointError
+
+STAGES = ("pretrain", "sft", "import")
+_PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "datasets")
+
+
+def environment() -> dict[str, str | int]:
+    """Return what a run depended on besides its inputs: versions, platform and number of processors."""
+    found: dict[str, str | int] = {"picollm": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count() or 1,
+    }
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a checkpoint came to be, as JSON beside its weights; every field but ``stage`` may stay empty."""
+
+    stage: str
+    """``pretrain``, ``sft``, or ``import`` for a directory that picoLLM did not write."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's configuration as it ran."""
+    seed: int | None = None
+    data: list[dict[str, Any]] = field(default_factory=list)
+    """One entry per source: ``source``, ``rows``, ``tokens``, ``sha256``."""
+    parent: dict[str, str] | None = None
+    """``name`` and ``sha256`` of the weights that training started from."""
+    format: dict[str, Any] | None = None
+    """``ChatFormat.to_record()`` of the format it was trained in; ``Checkpoint.save`` fills it."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """One entry per logged step: ``step``, ``loss`` and what else was measured."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What the run cost: ``seconds``, ``peak_rss_mib``, ``tokens_per_s``."""
+    environment: dict[str, Any] = field(default_factory=environment)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """``bytes`` and ``sha256`` of every other file of the directory; ``Checkpoint.save`` fills it."""
+    allowed_mismatch: list[str] = field(default_factory=list)
+    """The format fields that differed when it was loaded with ``allow_format_mismatch``."""
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise CheckpointError(f"record: stage is {self.stage!r}; expected one of {', '.join(STAGES)}.")
+
+    def to_json(self) -> str:
+        """Return the text of ``record.json``, with a checksum of its own; NaN and infinity become null."""
+        body = _finite(asdict(self))
+        return (
+            json.dumps({**body, "checksum": _checksum(body)}, ensure_ascii=False, indent=1, allow_nan=False)
+            + "\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Return the record that ``to_json`` wrote.
+
+        Raises:
+            CheckpointError: the text is no record, or was altered after it was written.
+        """
+        try:
+            body = json.loads(text)
+            given = body.pop("checksum")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                "record.json cannot be read; it is damaged or no picoLLM record."
+            ) from error
+        if given != _checksum(body):
+            raise CheckpointError(
+                "record.json was altered after it was written: its checksum does not match."
+            )
+        unknown = set(body) - {f.name for f in fields(cls)}
+        if unknown:
+            raise CheckpointError(
+                f"record.json has unknown fields {', '.join(sorted(unknown))}; a newer picoLLM wrote it."
+            )
+        return cls(**body)
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` as plain JSON data: a finished run must never fail to save because a figure is NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_finite(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
