@@ -1,6 +1,7 @@
 """What SFT is made of, and in which order it is seen.
 
-A mixture is a list of ``[[mixture]]`` tables in a recipe's TOML file, one per source, each saying why it is there.
+A mixture is the list of ``[[mixture]]`` tables in a recipe's TOML file, one per source, each saying why it is
+there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 100:
             raise InputError(
-                f"mixture source {self.task!r} has weight {self.weight}; expected more than 0 and at most 100 epochs."
+                f"mixture source {self.task!r} has weight {self.weight}; expected epochs: above 0, up to 100."
             )
         if self.limit is not None and self.limit < 1:
             raise InputError(f"mixture source {self.task!r} has limit {self.limit}; expected at least 1 row.")
@@ -42,8 +43,8 @@ class Source:
 def plan(num_rows: Sequence[int], weights: Sequence[float], seed: int, epoch: int) -> np.ndarray:
     """Return the order of one epoch as ``[N, 2]`` pairs (source, row), a pure function of (seed, epoch).
 
-    A source of weight ``w`` contributes each of its rows ``floor(w)`` times, and a share ``w - floor(w)`` of them
-    once more. Which rows those are rotates from epoch to epoch, so weight 0.5 sees everything in two epochs.
+    A source of weight ``w`` contributes each of its rows ``floor(w)`` times, and a share ``w - floor(w)`` of
+    them once more. Which those are rotates from epoch to epoch: weight 0.5 sees everything in two epochs.
     """
     parts = []
     for source, (count, weight) in enumerate(zip(num_rows, weights, strict=True)):

@@ -1,0 +1,161 @@
+"""Tasks by name, and where their rows come from."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from picollm.data.primer.wordings import SPLITS
+from picollm.data.rows import HUB, Rows, find_files, load_rows, rows_of
+from picollm.data.wordlist import load_words
+from picollm.errors import DataError, InputError
+from picollm.tasks.arc import Arc
+from picollm.tasks.facts import Facts
+from picollm.tasks.gsm8k import Gsm8k
+from picollm.tasks.identity import Identity, identity_rows
+from picollm.tasks.jsonl import Jsonl
+from picollm.tasks.mmlu import Mmlu
+from picollm.tasks.smoltalk import SmolTalk
+from picollm.tasks.spelling import SimpleSpelling, SpellingBee
+from picollm.tasks.task import Task
+
+HOLDOUT = 50  # where a set was published without validation rows, every 50th training row is one
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a task gets its rows.
+
+    Attributes:
+        kind: The class.
+        twin: The name of the primer's rows, where the primer has such.
+        published: Directories below a data root where the set may lie, in the order of preference.
+        splits: The set's own name of a split, where it differs.
+    """
+
+    kind: type[Task]
+    twin: str | None = None
+    published: tuple[str, ...] = ()
+    splits: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+_MMLU_SPLITS = (("train", ("auxiliary_train", "auxiliary_train_small")),)
+_WORDS = ("words/words_alpha.txt", "words/words_alpha.txt.gz", "words_alpha.txt")
+
+TASKS = {
+    "smoltalk": Entry(SmolTalk, "smoltalk", ("smol-smoltalk", "smoltalk/all", "smoltalk", "chat/mix")),
+    "identity": Entry(Identity),
+    "mmlu": Entry(Mmlu, "mmlu", ("mmlu/all",), _MMLU_SPLITS),
+    "arc_easy": Entry(Arc, None, ("ai2_arc/ARC-Easy",)),
+    "arc_challenge": Entry(Arc, None, ("ai2_arc/ARC-Challenge",)),
+    "gsm8k": Entry(Gsm8k, "gsm8k", ("gsm8k/main",)),
+    "spelling": Entry(SimpleSpelling, "words", _WORDS),
+    "spelling_bee": Entry(SpellingBee, "words", _WORDS),
+    "facts": Entry(Facts, "facts"),
+    "jsonl": Entry(Jsonl),
+}
+
+
+def load_task(
+    name: str,
+    split: str,
+    *,
+    data_root: Path | None = None,
+    location: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """Return the task ``name`` on the rows of ``split``.
+
+    The rows come from ``location`` (a file or directory, looked up below ``data_root`` first, or
+    ``hub:org/name@revision``); without one from the set's published place below ``data_root``; without that
+    from the package's own generator. Facts and identity are always the package's own unless a location is
+    given, and so are words where the data root has no word list.
+
+    Raises:
+        InputError: An unknown task or split, or a limit below 1.
+        DataError: The rows are missing or damaged; the text says where they were looked for.
+        UnavailableError: The Hub cannot be reached.
+    """
+    entry = TASKS.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(TASKS)}."
+        raise InputError(f"no task is called {name!r}; {hint}")
+    if split not in SPLITS:
+        raise InputError(f"task {name!r} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
+    rows = _rows(name, entry, split, data_root, location, seed)
+    return entry.kind(name, rows if limit is None else rows[:limit], split)
+
+
+def _rows(
+    name: str, entry: Entry, split: str, data_root: Path | None, location: str | Path | None, seed: int
+) -> Rows:
+    place = _place(name, entry, data_root, location)
+    if entry.kind is Identity:
+        rows = identity_rows(split, place)
+        return rows if split == "test" else _held_out(rows, split)
+    if place is None:
+        return _generated(name, entry, split, seed)
+    if entry.twin == "words":
+        return load_words(place, split, seed=seed)
+    return _published(entry, place, split)
+
+
+def _place(name: str, entry: Entry, data_root: Path | None, location: str | Path | None) -> str | Path | None:
+    """Return where the rows lie, or None where the package generates them."""
+    if location is not None:
+        if str(location).startswith(HUB):
+            return str(location)
+        below = (data_root or Path()) / location
+        return below if below.exists() else location
+    if data_root is None or not entry.published:
+        return None
+    if not data_root.is_dir():
+        raise DataError(f"the data root {data_root} is no directory; expected one in the published layouts.")
+    for published in entry.published:
+        if (data_root / published).exists():
+            return data_root / published
+    if entry.twin == "words":
+        return None
+    raise DataError(
+        f"{data_root} has no rows for task {name!r}; looked for {', '.join(entry.published)}. "
+        "Put the set there, name its place with 'location', or leave the task out."
+    )
+
+
+def _generated(name: str, entry: Entry, split: str, seed: int) -> Rows:
+    from picollm.data import primer
+
+    if entry.twin is None:
+        raise InputError(
+            f"task {name!r} needs data: pass --data-root, or name a file or Hub id as its location."
+        )
+    return rows_of(primer.rows(entry.twin, split, seed=seed), f"primer/{entry.twin}/{split} (seed {seed})")
+
+
+def _published(entry: Entry, place: str | Path, split: str) -> Rows:
+    """Return the rows of ``split``; without validation rows of its own, a set gives up some training rows."""
+    if isinstance(place, Path) and place.is_file():
+        rows = load_rows(place)
+        return rows if split == "test" else _held_out(rows, split)
+    names = dict(entry.splits).get(split, (split,))
+    if isinstance(place, str):
+        return load_rows(place, split=names[0])
+    has = {path.name.split(".")[0].split("-")[0] for path in find_files(place)}
+    for own in names:
+        if own in has:
+            rows = load_rows(place, split=own)
+            return _held_out(rows, split) if split == "train" and "validation" not in has else rows
+    if split == "validation":
+        return _held_out(_published(entry, place, "train"), split)
+    return load_rows(place, split=split)
+
+
+def _held_out(rows: Rows, split: str) -> Rows:
+    """Return the training rows without every 50th, or those that were left out for validation."""
+    kept = split == "validation"
+    return rows.select([index for index in range(len(rows)) if (index % HOLDOUT == HOLDOUT - 1) == kept])
