@@ -20,18 +20,18 @@ _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "datasets")
 
 
 def environment() -> dict[str, str | int]:
-    """Return what a run depended on besides its inputs: versions, platform and number of processors."""
+    """Return what a run depended on besides its inputs: versions, system and kind of processor."""
+    import torch
+
     found: dict[str, str | int] = {"picollm": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found | {
-        "platform": platform.platform(terse=True),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count() or 1,
-    }
+    instructions = torch.backends.cpu.get_cpu_capability()
+    processor = {"system": platform.system(), "machine": platform.machine(), "instructions": instructions}
+    return found | processor | {"cpus": os.cpu_count() or 1}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from picollm.model.llama import Model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _GROUP_BYTES = 48 << 20
 
 
@@ -66,21 +68,22 @@ def read_model(directory: Path, config: ModelConfig, dtype: torch.dtype, device:
         for name, shape, kind in _header(path):
             where[name], shapes[name] = path, shape
             dtypes.add(kind)
+    if config.tie_word_embeddings and EMBEDDING not in where and HEAD in where:
+        # Files saved from a shared tensor may keep either of its two names.
+        where[EMBEDDING], shapes[EMBEDDING] = where[HEAD], shapes[HEAD]
     _check_depth(shapes, config, directory)
     with torch.device("meta"):
         model = Model(config)
     expected = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     _check_shapes(expected, shapes, directory)
-    spare = _tied_head(config, shapes)
-    wanted = [*expected, *spare]
     loaded: dict[str, Tensor] = {}
-    convert = device.type != "cpu" or dtypes != {_name(dtype)}
-    for name, tensor in _tensors({name: where[name] for name in wanted}, dtype, device, convert):
+    convert = device.type != "cpu" or dtypes != {_DTYPE_NAMES.get(dtype)}
+    wanted = {name: where[name] for name in (*expected, HEAD) if name in where}
+    for name, tensor in _tensors(wanted, dtype, device, convert):
         _check_numbers(name, tensor, where[name])
         loaded[name] = tensor
-    for name in spare:
-        if not torch.equal(loaded.pop(name), loaded["model.embed_tokens.weight"]):
-            raise CheckpointError(f"{directory} ties its embeddings, but {name} differs from them.")
+    if HEAD not in expected and HEAD in loaded and not torch.equal(loaded.pop(HEAD), loaded[EMBEDDING]):
+        raise CheckpointError(f"{directory}: config.json ties the embeddings, but {HEAD} differs from them.")
     model.load_state_dict(loaded, assign=True)
     return model.requires_grad_(True)
 
@@ -104,7 +107,7 @@ def grow_embeddings(model: Model, vocab_size: int, added: Iterable[int], known: 
     state = dict(model.state_dict())
     size = max(vocab_size, model.config.vocab_size)
     rows = torch.tensor(sorted(added), dtype=torch.long)
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+    for name in (EMBEDDING, HEAD):
         if name not in state:
             continue
         old = state[name]
@@ -117,10 +120,6 @@ def grow_embeddings(model: Model, vocab_size: int, added: Iterable[int], known: 
         larger = Model(replace(model.config, vocab_size=size))
     larger.load_state_dict(state, assign=True)
     return larger.requires_grad_(True)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return next((name for name, known in _DTYPES.items() if known is dtype), str(dtype))
 
 
 def _header(path: Path) -> Iterator[tuple[str, list[int], str]]:
@@ -161,16 +160,12 @@ def _check_shapes(expected: Mapping[str, list[int]], found: Mapping[str, list[in
                 f"{directory}: {name} has shape {found[name]}; config.json implies {shape}."
             )
     # Old Llama files store the rotation's frequencies, which follow from the configuration.
-    known = (*expected, "lm_head.weight")
+    known = (*expected, HEAD)
     unknown = sorted(name for name in found if name not in known and not name.endswith("rotary_emb.inv_freq"))
     if unknown:
         raise CheckpointError(
             f"{directory} holds {len(unknown)} weights that config.json does not explain, as {unknown[0]}."
         )
-
-
-def _tied_head(config: ModelConfig, found: Mapping[str, list[int]]) -> list[str]:
-    return [name for name in ("lm_head.weight",) if config.tie_word_embeddings and name in found]
 
 
 def _tensors(
@@ -182,9 +177,10 @@ def _tensors(
         while names:
             num_bytes = 0
             with safe_open(path, framework="pt") as file:
+                stored = set(file.keys())
                 while names and (num_bytes < _GROUP_BYTES or not convert):
                     name = names.pop(0)
-                    mapped = file.get_tensor(name)
+                    mapped = file.get_tensor(name if name in stored else HEAD)
                     num_bytes += mapped.nbytes
                     yield name, mapped.to(device, dtype, copy=True) if convert else mapped
                     del mapped
