@@ -22,6 +22,7 @@ from picollm.train.packing import best_fit_decreasing
 
 if TYPE_CHECKING:
     from picollm.chat.conversation import Conversation
+    from picollm.chat.format import ChatFormat
     from picollm.checkpoint import Checkpoint
     from picollm.model.llama import Model
 
@@ -62,7 +63,9 @@ class _Window:
 
 
 @torch.inference_mode()
-def summed_losses(model: Model, examples: Examples, *, title: str, progress: Progress = SILENT) -> list[float]:
+def summed_losses(
+    model: Model, examples: Examples, *, title: str, progress: Progress = SILENT
+) -> list[float]:
     """Return for each example the sum of -log p, in nats, over its supervised tokens.
 
     Examples are packed into flat batches for speed; what shares a batch does not change a value.
@@ -93,61 +96,84 @@ def _token_losses(hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: t
     return torch.cat(pieces)
 
 
-def bits_per_byte(checkpoint: Checkpoint, texts: Sequence[str], *, progress: Progress = SILENT) -> BitsPerByte:
+def bits_per_byte(model: Model, format: ChatFormat, texts: Sequence[str]) -> float:
+    """Return the bits per byte of ``model`` on documents, rendered by ``format``: the number to watch."""
+    documents = [format.render_document(text).ids for text in texts]
+    return _bits(model, documents, [len(text.encode()) for text in texts], SILENT).value
+
+
+def document_bits(
+    checkpoint: Checkpoint, texts: Sequence[str], *, progress: Progress = SILENT
+) -> BitsPerByte:
     """Return the bits per byte of ``checkpoint`` on ``texts``, each read from its beginning as one document.
 
-    A text longer than the context is read in stretches of the context's size, which share one token. Every token
-    is predicted once; only where a checkpoint has no format, and so no token to begin with, the first of each
-    text is not, and its bytes do not count.
+    Where a checkpoint has no format, and so no token to begin with, the first token of each text is not
+    predicted and its bytes do not count.
 
     Raises:
         InputError: Nothing to predict: no text, or only empty ones.
     """
-    context = checkpoint.model.config.max_position_embeddings
-    examples, owners, num_bytes = Examples(), [], [0] * len(texts)
-    for index, text in enumerate(texts):
-        if checkpoint.format is not None:
-            ids, unread = checkpoint.format.render_document(text).ids, 0
-        else:
-            ids = checkpoint.tokenizer.encode(text)
-            unread = len(checkpoint.tokenizer.token_bytes(ids[0])) if ids else 0
+    if checkpoint.format is not None:
+        documents = [checkpoint.format.render_document(text).ids for text in texts]
+        unread = [0] * len(texts)
+    else:
+        documents = checkpoint.tokenizer.encode_batch(texts)
+        unread = [len(checkpoint.tokenizer.token_bytes(ids[0])) if ids else 0 for ids in documents]
+    num_bytes = [len(text.encode()) - skipped for text, skipped in zip(texts, unread, strict=True)]
+    return _bits(checkpoint.model, documents, num_bytes, progress)
+
+
+def _bits(
+    model: Model, documents: Sequence[Sequence[int]], num_bytes: Sequence[int], progress: Progress
+) -> BitsPerByte:
+    """Return the bits per byte of documents given as ids; those beyond the context are read in stretches.
+
+    Stretches share one token, so every token but a document's first is predicted once.
+    """
+    context = model.config.max_position_embeddings
+    examples, owners = Examples(), []
+    for index, ids in enumerate(documents):
         for start in range(0, len(ids) - 1, context):
             window = ids[start : start + context + 1]
             examples.append(_Window(window, [0] + [1] * (len(window) - 1)))
             owners.append(index)
-        num_bytes[index] = len(text.encode()) - unread
     if not owners:
-        raise InputError(f"bits per byte needs a text with something to predict; got {len(texts)} without.")
-    bits = [0.0] * len(texts)
-    losses = summed_losses(checkpoint.model, examples, title="bits per byte", progress=progress)
-    for owner, loss in zip(owners, losses, strict=True):
-        bits[owner] += loss / math.log(2)
-    interval = bootstrap_ratio_interval(bits, num_bytes)
-    return BitsPerByte(sum(bits) / sum(num_bytes), interval, len(texts), sum(num_bytes))
+        raise InputError(
+            f"bits per byte needs a text with something to predict; got {len(documents)} without."
+        )
+    bits = np.zeros(len(documents))
+    losses = summed_losses(model, examples, title="bits per byte", progress=progress)
+    np.add.at(bits, owners, np.asarray(losses) / math.log(2))
+    interval = bootstrap_ratio_interval(bits.tolist(), num_bytes)
+    return BitsPerByte(float(bits.sum()) / sum(num_bytes), interval, len(documents), sum(num_bytes))
 
 
 def assistant_losses(
-    checkpoint: Checkpoint, sources: Mapping[str, Sequence[Conversation]], *, progress: Progress = SILENT
+    model: Model,
+    format: ChatFormat,
+    sources: Mapping[str, Sequence[Conversation]],
+    *,
+    progress: Progress = SILENT,
 ) -> list[SourceLoss]:
-    """Return the loss of ``checkpoint`` at the supervised tokens of held-out conversations, one entry per source.
+    """Return the loss of ``model`` at the supervised tokens of held-out conversations, one entry per source.
 
     Conversations longer than the context are left out; ``num_conversations`` counts those that were read.
 
     Raises:
-        InputError: The checkpoint has no chat format, or a source has no conversation that fits.
+        InputError: A source has no conversation that fits.
     """
-    if checkpoint.format is None:
-        raise InputError(f"{checkpoint.path} has no chat format, so it has no assistant tokens. Use an SFT checkpoint.")
-    context = checkpoint.model.config.max_position_embeddings
+    context = model.config.max_position_embeddings
     found = []
     for source, conversations in sources.items():
         examples = Examples()
-        for rendered in checkpoint.format.render_batch(list(conversations)):
+        for rendered in format.render_batch(list(conversations)):
             if len(rendered.ids) <= context:
                 examples.append(rendered)
         if not len(examples):
-            raise InputError(f"no held-out conversation of {source!r} fits into the context of {context} tokens.")
-        losses = summed_losses(checkpoint.model, examples, title=f"loss on {source}", progress=progress)
+            raise InputError(
+                f"no held-out conversation of {source!r} fits into the context of {context} tokens."
+            )
+        losses = summed_losses(model, examples, title=f"loss on {source}", progress=progress)
         nums = [examples.num_targets_of(np.asarray([index], np.int64)) for index in range(len(examples))]
         interval = bootstrap_ratio_interval(losses, nums)
         found.append(SourceLoss(source, sum(losses) / sum(nums), interval, len(examples), sum(nums)))

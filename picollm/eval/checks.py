@@ -1,7 +1,7 @@
-"""Declarative checkers: a mapping such as ``{"kind": "sentences", "count": 4}`` decides whether a reply obeys.
+"""Declarative checkers: data such as ``{"kind": "sentences", "count": 4}`` decides if a reply obeys.
 
-Checks are data, so that a prompt set is a file and no code runs from it. Counting kinds (sentences, lines, words,
-bullets) take ``count``, or ``min`` and/or ``max``.
+Checks are data, so that a prompt set is a file and no code runs from it. Counting kinds (sentences, lines,
+words, bullets) take ``count``, or ``min`` and/or ``max``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _letter_only(check: Check, text: str) -> bool:
 def _one_word(check: Check, text: str) -> bool:
     answers = _phrases(check, "answer", "any")
     given = _plain(text)
-    return len(given.split()) == 1 and (not answers or given.lower() in [answer.lower() for answer in answers])
+    return len(given.split()) == 1 and (
+        not answers or given.lower() in [answer.lower() for answer in answers]
+    )
 
 
 def _one_of(check: Check, text: str) -> bool:
@@ -143,15 +145,19 @@ def answers(check: Check) -> list[str]:
 
 
 def validate_check(check: object, where: str) -> None:
-    """Raise InputError, naming ``where``, when ``check`` is not a mapping of a known kind with what it needs."""
+    """Raise InputError, naming ``where``, unless ``check`` is of a known kind and has what it needs."""
     if not isinstance(check, Mapping) or check.get("kind") not in _KINDS:
         kind = check.get("kind") if isinstance(check, Mapping) else check
-        raise InputError(f"{where}: check kind {kind!r} is not known. Use one of: {', '.join(sorted(_KINDS))}.")
+        raise InputError(
+            f"{where}: check kind {kind!r} is not known. Use one of: {', '.join(sorted(_KINDS))}."
+        )
     kind = check["kind"]
     for key in _NEEDS.get(kind, ()):
         if key not in check:
             raise InputError(f"{where}: a check of kind {kind!r} needs {key!r}; it has {sorted(check)}.")
     if kind in ("sentences", "lines", "words", "bullets") and not {"count", "min", "max"} & set(check):
-        raise InputError(f"{where}: a check of kind {kind!r} needs 'count', 'min' or 'max'; it has {sorted(check)}.")
+        raise InputError(
+            f"{where}: a check of kind {kind!r} needs 'count', 'min' or 'max'; it has {sorted(check)}."
+        )
     for part in [*check.get("checks", []), *([check["check"]] if kind == "not" else [])]:
         validate_check(part, where)

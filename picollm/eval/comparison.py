@@ -51,7 +51,7 @@ class PromptComparison:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of one property over the prompts, for both checkpoints, and their paired difference (sft - base)."""
+    """The means of one property over the prompts and their paired difference, sft - base."""
 
     property: str
     base: float
@@ -108,7 +108,7 @@ class MaskToken:
 
 @dataclass(frozen=True)
 class FactsRow:
-    """One group of facts (A, B or C) and the share each checkpoint answers rightly, None where not measured."""
+    """One group of facts (A, B or C) and the share that is answered rightly, None where not measured."""
 
     group: str
     base_completion: GroupScore | None
@@ -148,7 +148,9 @@ class Comparison:
             scores = (task.base_completion, task.base_chat, task.sft_chat)
             groups = sorted({name for score in scores if score for name in score.groups} & {"A", "B", "C"})
             if groups:
-                return [FactsRow(g, *(score.groups.get(g) if score else None for score in scores)) for g in groups]
+                return [
+                    FactsRow(g, *(score.groups.get(g) if score else None for score in scores)) for g in groups
+                ]
         return []
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +167,9 @@ class Comparison:
         try:
             return _read(cls, value)
         except (TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"this is not a comparison that this version wrote ({error}). Run the comparison again.") from error
+            raise DataError(
+                f"this is not a comparison that this version wrote ({error}). Run the comparison again."
+            ) from error
 
 
 def _read(kind: Any, value: Any) -> Any:

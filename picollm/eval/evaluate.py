@@ -1,4 +1,4 @@
-"""One checkpoint on one task: multiple choice by the option letters, everything else by what the model writes."""
+"""One checkpoint on one task: multiple choice by the option letters, the rest by what the model writes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from picollm.infer.sampling import SamplingParams
 from picollm.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from picollm.infer.engine import Engine, Reply
+    from picollm.infer.engine import Engine
+    from picollm.infer.request import Reply
     from picollm.tasks.task import Task
     from picollm.tokenizer import Tokenizer
 
 Form = Literal["chat", "completion"]
 
-COMPLETION_TOKENS = 32  # a fact, a number or a word; a base model that has not said it by then is telling something else
+COMPLETION_TOKENS = (
+    32  # a fact, a number or a word; a base model that has not said it by then is telling something else
+)
 _CHUNK = 256  # questions handed to the engine at once: enough to keep it full, few enough that progress shows
 _SPEAKER = re.compile(r"^\s*(?:user|assistant|system)\s*:", re.IGNORECASE | re.MULTILINE)
 
@@ -53,10 +56,11 @@ def evaluate(
 ) -> Score:
     """Return the score of the engine's checkpoint on ``task``, decoding greedily.
 
-    In "chat" form a question is the user's turn of a conversation: multiple choice is decided by the most probable
-    option letter, other tasks by the reply of at most ``max_tokens``. In "completion" form a base model continues
-    a plain text. With ``limit``, a random part of the task that depends on ``seed`` and the task's length only. A
-    question that does not fit into the context counts as wrong, and in ``num_too_long``.
+    In "chat" form a question is the user's turn of a conversation: multiple choice is decided by the most
+    probable option letter, other tasks by the reply of at most ``max_tokens``. In "completion" form a base
+    model continues a plain text. With ``limit``, a random part of the task that depends on ``seed`` and the
+    task's length only. A question that does not fit into the context counts as wrong, and in
+    ``num_too_long``.
 
     Raises:
         InputError: ``limit`` below 1, an empty task, or a form that the checkpoint or the task does not have.
@@ -68,7 +72,7 @@ def evaluate(
     with progress.bar(f"{task.name} ({form})", len(indices), "questions") as bar:
         for first in range(0, len(indices), _CHUNK):
             chunk = indices[first : first + _CHUNK]
-            outcomes += answer(engine, task, chunk, max_tokens)
+            outcomes += answer(engine, task, chunk, form, max_tokens)
             bar.advance(len(chunk), right=sum(outcome.right for outcome in outcomes) / len(outcomes))
     return _score(task, form, indices, outcomes, time.perf_counter() - start, num_failures)
 
@@ -82,38 +86,49 @@ def choose(task: Task, limit: int | None, seed: int) -> list[int]:
     if not len(task):
         raise InputError(f"the task {task.name!r} has no questions; there is nothing to score.")
     if limit is not None and limit < 1:
-        raise InputError(f"a limit of {limit} asks nothing; use at least 1, or none for all {len(task)} questions.")
+        raise InputError(
+            f"a limit of {limit} asks nothing; use at least 1, or none for all {len(task)} questions."
+        )
     if limit is None or limit >= len(task):
         return list(range(len(task)))
-    drawn = np.random.default_rng(seed).choice(len(task), size=limit, replace=False)
+    drawn = np.random.default_rng(seed).permutation(len(task))[
+        :limit
+    ]  # a smaller limit asks a part of a larger one
     return sorted(int(index) for index in drawn)
 
 
 def leaks_role(reply: Reply, tokenizer: Tokenizer) -> bool:
-    """Return whether ``reply`` speaks for somebody else: it opens a foreign turn, or spells a role or its marker."""
+    """Return whether ``reply`` opens somebody else's turn, or spells a role or its marker."""
     spelled = any(token in reply.text for token in tokenizer.special_tokens)
     return reply.finish_reason == "foreign_role" or spelled or _SPEAKER.search(reply.text) is not None
 
 
-def _form(task: Task, index: int, form: Form) -> Callable[[Engine, Task, Sequence[int], int], list[_Outcome]]:
-    if form == "completion":
-        if task.completion(index) is None:
-            raise InputError(f"the task {task.name!r} has no completion form; score it in chat form.")
-        return _complete
-    return _reply if task.letters(index) is None else _choose_letters
+def _form(
+    task: Task, index: int, form: Form
+) -> Callable[[Engine, Task, Sequence[int], Form, int], list[_Outcome]]:
+    """Return how ``task`` is answered in ``form``. Raises InputError where it cannot be."""
+    if task.scoring is None:
+        raise InputError(f"the task {task.name!r} is only trained on; it has no rule for right answers.")
+    if form == "completion" and task.completion(index) is None:
+        raise InputError(f"the task {task.name!r} has no completion form; score it in chat form.")
+    if task.scoring == "letters":
+        return _choose_letters
+    return _reply if form == "chat" else _complete
 
 
-def _reply(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) -> list[_Outcome]:
+def _reply(engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int) -> list[_Outcome]:
     """Let the model answer in chat form and check what it writes."""
     prompts = {index: task.prompt(index) for index in indices}
-    fitting = [i for i, p in prompts.items() if len(engine.format.render_for_completion(p)) < engine.context_length]
+    fitting = [
+        i for i, p in prompts.items() if len(engine.format.render_for_completion(p)) < engine.context_length
+    ]
     replies = engine.complete_many(
         [prompts[index] for index in fitting], SamplingParams(max_tokens=max_tokens, temperature=0.0)
     )
     outcomes = {
         index: _Outcome(
             task.check(index, reply.message),
-            format_parts(reply),
+            readable_reply(reply),
             reply.finish_reason == "stop",
             leaks_role(reply, engine.tokenizer),
         )
@@ -122,15 +137,20 @@ def _reply(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) 
     return [outcomes.get(index, _TOO_LONG) for index in indices]
 
 
-def format_parts(reply: Reply) -> str:
+def readable_reply(reply: Reply) -> str:
     """Return a reply as a person can read it, calculator calls and results included."""
     shown = {"text": "{}", "python": "«{}", "python_output": " = {}»"}
     return "".join(shown[part.type].format(part.text) for part in reply.parts)
 
 
-def _choose_letters(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) -> list[_Outcome]:
-    """Take the most probable option letter at the place where the assistant starts to speak."""
-    ids = {index: engine.format.render_for_completion(task.prompt(index)) for index in indices}
+def _choose_letters(
+    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
+) -> list[_Outcome]:
+    """Take the most probable option letter at the place where the answer begins."""
+    if form == "chat":
+        ids = {index: engine.format.render_for_completion(task.prompt(index)) for index in indices}
+    else:
+        ids = {index: completion_prompt(engine, task.completion(index) or "") for index in indices}
     fitting = [index for index in indices if len(ids[index]) <= engine.context_length]
     letters = {index: task.letters(index) or [] for index in fitting}
     candidates = [[_one_token(engine.tokenizer, letter) for letter in letters[index]] for index in fitting]
@@ -145,35 +165,49 @@ def _choose_letters(engine: Engine, task: Task, indices: Sequence[int], max_toke
 def _one_token(tokenizer: Tokenizer, letter: str) -> int:
     ids = tokenizer.encode(letter)
     if len(ids) != 1:
-        raise InputError(f"the option letter {letter!r} is {len(ids)} tokens; multiple choice needs letters of one token.")
+        raise InputError(
+            f"the option letter {letter!r} is {len(ids)} tokens; multiple choice needs letters of one token."
+        )
     return ids[0]
 
 
-def _complete(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) -> list[_Outcome]:
+def _complete(
+    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
+) -> list[_Outcome]:
     """Let a base model continue plain text and check the continuation."""
-    texts = [task.completion(index) or "" for index in indices]
-    ids = [completion_prompt(engine, text) for text in texts]
+    ids = {index: completion_prompt(engine, task.completion(index) or "") for index in indices}
+    fitting = [index for index in indices if len(ids[index]) < engine.context_length]
     params = SamplingParams(max_tokens=min(max_tokens, COMPLETION_TOKENS), temperature=0.0)
-    replies = engine.complete_ids(ids, params)
+    replies = dict(zip(fitting, engine.complete_ids([ids[index] for index in fitting], params), strict=True))
     return [
-        _Outcome(task.check_completion(index, reply.text), reply.text)
-        for index, reply in zip(indices, replies, strict=True)
+        _Outcome(task.check_completion(index, replies[index].text), replies[index].text)
+        if index in replies
+        else _TOO_LONG
+        for index in indices
     ]
 
 
 def completion_prompt(engine: Engine, text: str) -> list[int]:
-    """Return the ids that a base model continues: its format's plain document, or the bare text without a format."""
-    return engine.plain_prompt(text)
+    """Return the ids of ``text`` as a base model reads it: the beginning of a document of its training."""
+    try:
+        return engine.format.render_completion_prompt(text)
+    except InputError:
+        return engine.tokenizer.encode(text)
 
 
 def _score(
-    task: Task, form: Form, indices: Sequence[int], outcomes: Sequence[_Outcome], seconds: float, num_failures: int
+    task: Task,
+    form: Form,
+    indices: Sequence[int],
+    outcomes: Sequence[_Outcome],
+    seconds: float,
+    num_failures: int,
 ) -> Score:
     groups = [task.group(index) for index in indices]
     num, right = Counter(groups), Counter(g for g, o in zip(groups, outcomes, strict=True) if o.right)
     stopped = [outcome.ended for outcome in outcomes if outcome.ended is not None]
     leaked = [outcome.leaked for outcome in outcomes if outcome.leaked is not None]
-    letters = [task.letters(index) for index in indices] if form == "chat" else []
+    letters = [task.letters(index) for index in indices]
     chances = [1 / len(options) if options else 0.0 for options in letters]
     return Score(
         task=task.name,
@@ -203,7 +237,7 @@ def _failures(
             seen[group] += 1
     wrong.sort(key=lambda entry: entry[:2])
     return tuple(
-        Failure(index, group, _question(task, form, index), outcome.reply, _expected(task, form, index))
+        Failure(index, group, _question(task, form, index), outcome.reply, task.expected(index))
         for _, index, group, outcome in wrong[:most]
     )
 
@@ -213,7 +247,3 @@ def _question(task: Task, form: Form, index: int) -> str:
         return task.completion(index) or ""
     messages = task.prompt(index).messages
     return messages[0].text if len(messages) == 1 else format_messages(messages)
-
-
-def _expected(task: Task, form: Form, index: int) -> str:
-    return task.answer_letter(index) if form == "chat" and task.letters(index) else task[index].messages[-1].text

@@ -1,13 +1,17 @@
-"""What the numbers of a comparison say, in sentences that are written only where the numbers bear them out."""
+"""What the numbers of a comparison say, in sentences written only where the numbers bear them out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from picollm.eval.comparison import Comparison, Difference, FactsRow
+from picollm.eval.comparison import Comparison, FactsRow
 from picollm.eval.score import GroupScore
 from picollm.eval.tables import NONE, percent
+from picollm.eval.weights import overall_movement
+
+
+_GUESSABLE = 0.1  # a share that guessing among the likely answers of a question can reach
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,12 @@ def headlines(comparison: Comparison) -> list[Headline]:
             shown.append(Headline("facts known but never asked in SFT", cells[0], cells[1]))
     moved = [movement for movement in comparison.movement if movement.num_parameters]
     if moved and comparison.same_architecture:
-        from picollm.eval.weights import overall_movement
-
         shown.append(Headline("how far the weights moved", "0 %", percent(overall_movement(moved))))
     return shown
 
 
 def facts_sentence(rows: Sequence[FactsRow]) -> str:
-    """Return what the A/B/C table shows: which parts of "SFT unlocks, it does not create" the numbers support."""
+    """Return what the A/B/C table shows: which parts of "unlocks, does not create" the numbers support."""
     by_group = {row.group: row for row in rows}
     sentences = []
     taught = by_group.get("B")
@@ -71,50 +73,53 @@ def facts_sentence(rows: Sequence[FactsRow]) -> str:
 
 
 def _unlocked(completing: GroupScore | None, before: GroupScore, after: GroupScore) -> str:
-    known = f"The base model completes {percent(completing.value)} of facts B" if completing else "Facts B stand in the base model's text"
-    asked = f"{percent(before.value)} when asked in a chat"
+    known = (
+        f"The base model completes {percent(completing.value)} of facts B" if completing else "Of facts B it"
+    )
+    before_and_after = f"answers {percent(before.value)} when asked in a chat"
     if after.interval[0] > before.interval[1]:
         return (
-            f"{known} but answers {asked}; fine-tuning, which never asked them, raises that to {percent(after.value)}: "
-            "the knowledge was there, the behavior was not."
+            f"{known} but {before_and_after}; fine-tuning, which never asked them, raises that to "
+            f"{percent(after.value)}: the knowledge was there, the behavior was not."
         )
-    return f"{known} and answers {asked}; after fine-tuning it is {percent(after.value)}, so this run did not unlock them."
+    return f"{known} and {before_and_after}; fine-tuning brought {percent(after.value)}, so it did not unlock them."
 
 
 def _created(after: GroupScore) -> str:
-    if after.value < 0.1:
-        return f"Facts C were never taught, and SFT did not create them: {percent(after.value)} right."
+    right = f"{percent(after.value)} right"
+    if after.interval[0] < _GUESSABLE:
+        return f"Facts C were taught nowhere, and fine-tuning did not create them: {right}."
     return (
-        f"Facts C were never taught; the SFT model still gets {percent(after.value)} right, which is what guessing "
-        "among plausible answers brings, not knowledge."
+        f"Facts C were taught nowhere; {right} is what guessing among likely answers brings, not knowledge."
     )
 
 
 def limits(comparison: Comparison) -> list[Limit]:
     """Return what fine-tuning does not do, each with failures of the SFT model where there are any."""
-    asked = sum(prompt.check is not None for prompt in comparison.prompts)
+    num_checked = sum(prompt.check is not None for prompt in comparison.prompts)
+    num_failed = sum(prompt.sft.properties.passes is False for prompt in comparison.prompts)
     return [
         Limit(
             "It does not guarantee truth.",
-            "Fine-tuning teaches how an answer sounds. Where the knowledge is missing, the answer sounds the same.",
+            "Fine-tuning teaches how an answer sounds. Where the knowledge is missing, it sounds the same.",
             _task_failures(comparison, ("facts", "mmlu", "arc"), prefer="C"),
         ),
         Limit(
             "It does not guarantee safety or obedience.",
-            "The model imitates the conversations it saw. What they do not contain, a clever user can still get; "
-            "nothing here was trained against misuse.",
+            "The model imitates the conversations it saw. What they do not contain it was not taught to refuse, "
+            "and nothing here was trained against misuse.",
             _prompt_failures(comparison, ("identity", "refus", "system", "safety", "memory")),
         ),
         Limit(
             "It does not create tools.",
-            "The model learns when to call the calculator and how to write the call. The result comes from the program "
-            "around it: without that program, or with a wrong expression, there is no right answer.",
-            _task_failures(comparison, ("gsm8k", "spelling_bee", "spelling"), prefer=None),
+            "The model learns when to call the calculator and how to write the call. The result comes from the "
+            "program around it; a wrong expression gets a correct, useless result.",
+            _task_failures(comparison, ("gsm8k", "spelling"), prefer=None),
         ),
         Limit(
             "It does not replace evaluation.",
-            f"A fluent reply that ends by itself can still be wrong. Of {asked} checkable prompts, these looked "
-            "finished and failed their check.",
+            f"A reply that reads well and ends by itself can still be wrong: {num_failed} of {num_checked} checkable "
+            "prompts failed their check.",
             _prompt_failures(comparison, ()),
         ),
     ]
@@ -149,8 +154,3 @@ def describe_check(check: dict[str, object] | None) -> str:
     kind = str(check["kind"]).replace("_", " ")
     rest = ", ".join(f"{key} {value}" for key, value in check.items() if key != "kind")
     return f"{kind}: {rest}" if rest else kind
-
-
-def difference_of(comparison: Comparison, name: str) -> Difference | None:
-    """Return the paired difference of one property, or None where it was not measured."""
-    return next((difference for difference in comparison.differences if difference.property == name), None)

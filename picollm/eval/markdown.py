@@ -20,8 +20,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     yield from (f"# Base versus SFT: {c.base.name} → {c.sft.name}", "")
     alike = "the same architecture" if c.same_architecture else "different architectures"
     yield from (
-        f"Two checkpoints with {alike} ({c.sft.num_parameters:,} parameters), the same {len(c.prompts)} prompts, "
-        f"greedy decoding, seed {c.seed}, at most {c.max_tokens} tokens a reply.",
+        f"Two checkpoints with {alike} ({c.sft.num_parameters:,} parameters), the same {len(c.prompts)} "
+        f"prompts, greedy decoding, seed {c.seed}, at most {c.max_tokens} tokens a reply.",
         "",
     )
     for note in c.notes:
@@ -43,7 +43,14 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     for limit in findings.limits(c):
         yield from (f"**{limit.title}** {limit.text}", "")
         for example in limit.examples:
-            yield from (*_quote(example.prompt), ">", *_quote(example.reply or "(nothing)"), ">", f"> ({example.note})", "")
+            yield from (
+                *_quote(example.prompt),
+                ">",
+                *_quote(example.reply or "(nothing)"),
+                ">",
+                f"> ({example.note})",
+                "",
+            )
     if len(c.prompts) > 1:
         yield from ("## All prompts, side by side", "")
         for prompt in c.prompts[1:]:

@@ -21,20 +21,27 @@ def line_chart(series: Mapping[str, Points], *, title: str, x_label: str, y_labe
 
     Long series are averaged in bins, so that a noisy curve stays readable and the file small.
     """
-    shown = {name: _binned([p for p in points if all(map(math.isfinite, p))]) for name, points in series.items()}
+    shown = {
+        name: _binned([p for p in points if all(map(math.isfinite, p))]) for name, points in series.items()
+    }
     shown = {name: points for name, points in shown.items() if points}
     if not shown:
         return ""
     xs, ys = zip(*(point for points in shown.values() for point in points), strict=True)
     x_ticks, y_ticks = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
-    x_range, y_range = (min(*xs, x_ticks[0]), max(*xs, x_ticks[-1])), (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
+    x_range, y_range = (
+        (min(*xs, x_ticks[0]), max(*xs, x_ticks[-1])),
+        (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1])),
+    )
     parts = _axes(x_ticks, y_ticks, x_range, y_range, x_label, y_label)
     for name, points in shown.items():
         places = [(_x(x, x_range), _y(y, y_range)) for x, y in points]
         path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(places))
         parts.append(f'<path class="line {escape(name)}" d="{path}"/>')
         if len(places) <= 12:
-            parts += [f'<circle class="dot {escape(name)}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>' for x, y in places]
+            parts += [
+                f'<circle class="dot {escape(name)}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>' for x, y in places
+            ]
     return _svg(title, parts)
 
 
@@ -47,7 +54,10 @@ def histogram(series: Mapping[str, Sequence[float]], *, title: str, x_label: str
     top = max(ticks[-1], *values)
     width = top / num_bins
     counts = {
-        name: [sum(min(int(value / width), num_bins - 1) == bin_ for value in numbers) for bin_ in range(num_bins)]
+        name: [
+            sum(min(int(value / width), num_bins - 1) == bin_ for value in numbers)
+            for bin_ in range(num_bins)
+        ]
         for name, numbers in series.items()
     }
     highest = max(max(row) for row in counts.values())
@@ -96,9 +106,13 @@ def _axes(
         parts.append(f'<text class="y" x="{_LEFT - 6}" y="{y + 3.5:.1f}">{_number(tick)}</text>')
     for tick in x_ticks:
         parts.append(f'<text class="x" x="{_x(tick, x_range):.1f}" y="{floor + 14}">{_number(tick)}</text>')
-    parts.append(f'<text class="x label" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 5}">{escape(x_label)}</text>')
+    parts.append(
+        f'<text class="x label" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 5}">{escape(x_label)}</text>'
+    )
     middle = (_TOP + floor) / 2
-    parts.append(f'<text class="x label" transform="translate(10 {middle}) rotate(-90)">{escape(y_label)}</text>')
+    parts.append(
+        f'<text class="x label" transform="translate(10 {middle}) rotate(-90)">{escape(y_label)}</text>'
+    )
     return parts
 
 

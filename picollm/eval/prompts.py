@@ -21,7 +21,7 @@ from picollm.eval.properties import (
 )
 
 if TYPE_CHECKING:
-    from picollm.infer.engine import Reply
+    from picollm.infer.request import Reply
     from picollm.tokenizer import Tokenizer
 
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
@@ -40,12 +40,15 @@ class Prompt:
 def load_prompts(path: Path = PROMPTS) -> list[Prompt]:
     """Return the prompts of a JSONL file with ``{"id", "category", "messages", "check"}`` per line.
 
-    Raises DataError, naming file and line, for a line that is not such a prompt, a repeated id or an empty file.
+    Raises DataError, naming file and line, for a line that is not such a prompt, a repeated id or an empty
+    file.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the prompt file {path} cannot be read ({error}). Pass a JSONL file of prompts.") from error
+        raise DataError(
+            f"the prompt file {path} cannot be read ({error}). Pass a JSONL file of prompts."
+        ) from error
     prompts: dict[str, Prompt] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -56,7 +59,9 @@ def load_prompts(path: Path = PROMPTS) -> list[Prompt]:
             raise DataError(f"{where}: the prompt id {prompt.id!r} stands there twice. Ids must differ.")
         prompts[prompt.id] = prompt
     if not prompts:
-        raise DataError(f"the prompt file {path} holds no prompts. Each line is a JSON object with 'messages'.")
+        raise DataError(
+            f"the prompt file {path} holds no prompts. Each line is a JSON object with 'messages'."
+        )
     return list(prompts.values())
 
 
@@ -66,7 +71,9 @@ def _prompt(line: str, where: str) -> Prompt:
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}). Each line must be one JSON object.") from error
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        raise DataError(f"{where} has no list of 'messages'. A prompt is {{'id', 'category', 'messages', 'check'}}.")
+        raise DataError(
+            f"{where} has no list of 'messages'. A prompt is {{'id', 'category', 'messages', 'check'}}."
+        )
     try:
         conversation = Conversation.from_dict({"messages": row["messages"]})
         if row.get("check") is not None:
@@ -76,14 +83,19 @@ def _prompt(line: str, where: str) -> Prompt:
     except InputError as error:
         raise DataError(str(error)) from error
     if conversation.messages[-1].role != "user":
-        raise DataError(f"{where}: the last message is from {conversation.messages[-1].role}; it must be the user's.")
-    return Prompt(str(row.get("id", where)), str(row.get("category", "other")), conversation, row.get("check"))
+        raise DataError(
+            f"{where}: the last message is from {conversation.messages[-1].role}; it must be the user's."
+        )
+    return Prompt(
+        str(row.get("id", where)), str(row.get("category", "other")), conversation, row.get("check")
+    )
 
 
 def reply_properties(prompt: Prompt, reply: Reply, tokenizer: Tokenizer, *, leaks_role: bool) -> Properties:
     """Return the measured properties of ``reply`` to ``prompt``; tokens are counted with ``tokenizer``.
 
-    Both checkpoints of a comparison must be counted with tokenizers that split text alike, or lengths mean nothing.
+    Both checkpoints of a comparison must be counted with tokenizers that split text alike, or lengths mean
+    nothing.
     """
     text = reply.text
     wanted = checks.answers(prompt.check) if prompt.check else []

@@ -10,30 +10,33 @@ _FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+", re.MULTILINE)
-_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|mr|mrs|ms|dr|prof|st|no|fig|approx|[a-z])\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"\b(?:e\.g|i\.e|etc|vs|cf|mr|mrs|ms|dr|prof|st|no|fig|approx|[a-z])\.$", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]»”’]*(?=\s|$)")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
-# Words that say how to answer or carry no topic; a reply that repeats only these has not come to the point.
-_NOT_A_TOPIC = frozenset(
-    """a about above again all also always an and answer any are as at be because been before begin being below between
-    both briefly but by can capital capitals choose complete could define describe different do does doing down each
-    end ending every exactly example examples explain few first five following for four from full further get give
-    had has have having her here him his how i if in into is it its itself just know let letter letters line lines
-    list make many may me mean means more most must my name need no nor not now number of off on once one only or
-    other our out over own please question reply respond same say second sentence sentences short should show simple
-    simply single six so some something start starts state step such system tell ten text than that the their them
-    then there these they thing things third this those three through to too two under until up use user using very
-    want was way we well were what when where which while who whom whose why will with without word words would write
-    yes you your beginner child student someone new""".split()
-)
+# Words that say how to answer or carry no topic: a reply that repeats only these has not come to the point.
+_FORM_WORDS = """
+a about above again all also always an and answer any are as at be because been before begin being below
+between both briefly but by can capital capitals choose complete could define describe different do does
+doing down each end ending every exactly example examples explain few first five following for four from
+full further get give had has have having her here him his how i if in into is it its itself just know let
+letter letters line lines list make many may me mean means more most must my name need no nor not now number
+of off on once one only or other our out over own please question reply respond same say second sentence
+sentences short should show simple simply single six so some something start starts state step such system
+tell ten text than that the their them then there these they thing things third this those three through to
+too two under until up use user using very want was way we well were what when where which while who whom
+whose why will with without word words would write yes you your beginner child student someone new
+"""
+_NOT_A_TOPIC = frozenset(_FORM_WORDS.split())
 
 
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of ``text``: code fences are left out, every list item or line end closes one.
 
-    A last piece without a full stop counts as a sentence when it has a word. Abbreviations ("e.g.") and the dots
-    inside numbers do not end one.
+    A last piece without a full stop counts as a sentence when it has a word. Abbreviations ("e.g.") and the
+    dots inside numbers do not end one.
     """
     sentences = []
     for line in _LIST_MARK.sub("", _FENCED.sub("\n", text)).splitlines():
@@ -83,7 +86,7 @@ def _stem(word: str) -> str:
 
 
 def first_mention(text: str, wanted: Sequence[str]) -> int | None:
-    """Return the character index where one of the ``wanted`` words or phrases first stands in ``text``, or None.
+    """Return the index where one of the ``wanted`` words or phrases first stands in ``text``, or None.
 
     Case does not matter, words match whole, and a single word also matches its plural or "-ing" form.
     """
@@ -99,7 +102,7 @@ def first_mention(text: str, wanted: Sequence[str]) -> int | None:
 
 
 def repetition(ids: Sequence[int], n: int = 4) -> float:
-    """Return the share of ``n``-grams of tokens that stood in the reply before: 0 is fresh, near 1 is a loop."""
+    """Return the share of ``n``-grams of tokens that were there before: 0 is fresh, near 1 is a loop."""
     grams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -108,8 +111,9 @@ def repetition(ids: Sequence[int], n: int = 4) -> float:
 class Properties:
     """The measured properties of one reply.
 
-    ``directness`` is the number of tokens before the answer (or, where no answer is known, a topic word of the
-    prompt) appears; None when it never does. ``passes`` is the verdict of the prompt's checker, None without one.
+    ``directness`` is the number of tokens before the answer (or, where no answer is known, a topic word of
+    the prompt) appears; None when it never does. ``passes`` is the verdict of the prompt's checker, None
+    without one.
     """
 
     ends_by_itself: bool

@@ -23,7 +23,7 @@ _STYLE = Path(__file__).with_name("report.css")
 
 
 def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
-    """Write ``report.html``, ``report.md`` and ``comparison.json`` to ``directory``; return their paths by suffix."""
+    """Write ``report.html``, ``report.md`` and ``comparison.json``; return their paths by suffix."""
     texts = {
         "report.html": render_html(comparison),
         "report.md": render_markdown(comparison),
@@ -44,7 +44,9 @@ def read_comparison(directory: Path) -> Comparison:
 
 def render_html(comparison: Comparison) -> str:
     """Return the whole report as one HTML page that needs nothing else."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         c=comparison,
@@ -118,15 +120,21 @@ def _bars(task: TaskComparison) -> dict[str, Any]:
 
 
 def _lengths(prompts: Sequence[PromptComparison]) -> str:
-    series = {side: [getattr(prompt, side).properties.num_tokens for prompt in prompts] for side in ("base", "sft")}
-    return plots.histogram(series, title="Length of the replies in tokens", x_label="tokens") if prompts else ""
+    series = {
+        side: [getattr(prompt, side).properties.num_tokens for prompt in prompts] for side in ("base", "sft")
+    }
+    return (
+        plots.histogram(series, title="Length of the replies in tokens", x_label="tokens") if prompts else ""
+    )
 
 
 def _curves(curves: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     shown = []
     for name, points in curves.items():
         series = {
-            ("base" if name == "pretrain" else "sft"): [(p["step"], p["loss"]) for p in points if "loss" in p],
+            ("base" if name == "pretrain" else "sft"): [
+                (p["step"], p["loss"]) for p in points if "loss" in p
+            ],
             "validation": [(p["step"], p["validation_loss"]) for p in points if "validation_loss" in p],
         }
         title = {"pretrain": "Base training", "sft": "Fine-tuning"}.get(name, name)
@@ -151,7 +159,8 @@ def _heat(movement: Sequence[Movement]) -> dict[str, Any] | None:
             {
                 "name": f"layer {layer}",
                 "cells": [
-                    m and {"heat": round(60 * m.relative / strongest), "text": tables.percent(m.relative)} for m in row
+                    m and {"heat": round(60 * m.relative / strongest), "text": tables.percent(m.relative)}
+                    for m in row
                 ],
             }
         )

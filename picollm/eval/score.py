@@ -16,8 +16,8 @@ _Z_95 = 1.959963984540054
 def wilson_interval(num_right: int, num: int) -> Interval:
     """Return the 95 % interval of a share of ``num_right`` in ``num`` trials.
 
-    Wilson's score interval (1927): unlike ``p +- 2 sigma`` it stays inside [0, 1] and keeps a width at 0 % and
-    100 %, which is where small tasks live. ``num == 0`` knows nothing: (0, 1).
+    Wilson's score interval (1927): unlike ``p +- 2 sigma`` it stays inside [0, 1] and keeps a width at 0 %
+    and 100 %, which is where small tasks live. ``num == 0`` knows nothing: (0, 1).
     """
     if num == 0:
         return (0.0, 1.0)
@@ -96,9 +96,9 @@ class Score:
     """How well one checkpoint did on one task in one form.
 
     ``form`` is "chat" (the question inside the chat format) or "completion" (a base model's own form).
-    ``stop_rate`` is the share of replies that ended by themselves and ``role_leaks`` the number that contain a
-    role marker or speak for another role; both are None where nothing was generated. ``num_too_long`` questions did
-    not fit into the context and count as wrong.
+    ``stop_rate`` is the share of replies that ended by themselves and ``role_leaks`` the number that contain
+    a role marker or speak for another role; both are None where nothing was generated. ``num_too_long``
+    questions did not fit into the context and count as wrong.
     """
 
     task: str

@@ -28,7 +28,7 @@ PROPERTIES: dict[str, tuple[str, bool]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; the first column holds names and goes to the left, the others numbers and go to the right."""
+    """A titled table: names in the first column, at the left; numbers in the others, at the right."""
 
     title: str
     header: tuple[str, ...]
@@ -55,15 +55,16 @@ def share(score: Score | GroupScore | None) -> str:
 
 def facts_table(rows: Sequence[FactsRow]) -> Table:
     """Return the A/B/C table: what was taught, where, and what each checkpoint answers."""
-    taught = {"A": "in pretraining, asked in SFT", "B": "in pretraining, never asked in SFT", "C": "taught nowhere"}
+    taught = {
+        "A": "in pretraining, asked in SFT",
+        "B": "in pretraining, never asked in SFT",
+        "C": "taught nowhere",
+    }
     header = ("facts", "questions", "base, completing", "base, in chat form", "SFT, in chat form")
     return Table(
         "Facts: % right (95 % interval)",
         header,
-        tuple(
-            (f"{row.group}: {taught[row.group]}", *_facts_cells(row))
-            for row in rows
-        ),
+        tuple((f"{row.group}: {taught[row.group]}", *_facts_cells(row)) for row in rows),
     )
 
 
@@ -74,8 +75,16 @@ def _facts_cells(row: FactsRow) -> tuple[str, str, str, str]:
 
 
 def scores_table(comparison: Comparison) -> Table:
-    """Return one row per task: the three scores, chance, and whether the SFT model's replies end by themselves."""
-    header = ("task", "questions", "base, completing", "base, in chat form", "SFT, in chat form", "chance", "SFT stops")
+    """Return one row per task: the three scores, chance, and how often SFT replies end by themselves."""
+    header = (
+        "task",
+        "questions",
+        "base, completing",
+        "base, in chat form",
+        "SFT, in chat form",
+        "chance",
+        "SFT stops",
+    )
     rows = []
     for task in comparison.tasks:
         scores = [score for score in (task.sft_chat, task.base_chat, task.base_completion) if score]
@@ -98,7 +107,9 @@ def properties_table(differences: Sequence[Difference]) -> Table:
     """Return one row per measured property of the replies to the prompt set, with the paired difference."""
     header = ("reply property", "prompts", "base", "SFT", "difference (95 %)")
     return Table(
-        f"Replies to the same prompts", header, tuple(_difference_row(difference) for difference in differences)
+        "Replies to the same prompts",
+        header,
+        tuple(_difference_row(difference) for difference in differences),
     )
 
 
@@ -115,7 +126,7 @@ def _difference_row(difference: Difference) -> tuple[str, ...]:
 
 
 def losses_table(comparison: Comparison) -> Table:
-    """Return the loss per assistant token on held-out conversations, and bits per byte on held-out documents."""
+    """Return the loss per assistant token of held-out conversations, and bits per byte of documents."""
     header = ("held-out text", "items", "tokens or bytes", "base", "SFT")
     rows = [
         (
@@ -130,7 +141,13 @@ def losses_table(comparison: Comparison) -> Table:
     if comparison.bits is not None:
         base, sft = comparison.bits.base, comparison.bits.sft
         rows.append(
-            ("documents (bits per byte)", f"{sft.num_texts:,}", f"{sft.num_bytes:,}", f"{base.value:.3f}", f"{sft.value:.3f}")
+            (
+                "documents (bits per byte)",
+                f"{sft.num_texts:,}",
+                f"{sft.num_bytes:,}",
+                f"{base.value:.3f}",
+                f"{sft.value:.3f}",
+            )
         )
     return Table("Loss on text neither has seen", header, tuple(rows))
 
@@ -138,7 +155,11 @@ def losses_table(comparison: Comparison) -> Table:
 def stages_table(comparison: Comparison) -> Table:
     """Return what each stage of the story took."""
     rows = tuple(
-        (stage.name, duration(stage.seconds), NONE if stage.peak_rss_mib is None else f"{stage.peak_rss_mib:,.0f} MiB")
+        (
+            stage.name,
+            duration(stage.seconds),
+            NONE if stage.peak_rss_mib is None else f"{stage.peak_rss_mib:,.0f} MiB",
+        )
         for stage in comparison.stages
     )
     return Table("What each stage took", ("stage", "time", "peak memory"), rows)
@@ -152,7 +173,9 @@ def architecture_table(comparison: Comparison) -> Table:
         ("vocabulary", f"{base.vocab_size:,}", f"{sft.vocab_size:,}"),
         ("chat format", base.format or NONE, sft.format or NONE),
     ]
-    rows += [(d.field, str(d.base), str(d.sft)) for d in comparison.config_differences if d.field != "vocab_size"]
+    rows += [
+        (d.field, str(d.base), str(d.sft)) for d in comparison.config_differences if d.field != "vocab_size"
+    ]
     rows.append(("weights moved (relative)", NONE, percent(overall_movement(comparison.movement))))
     return Table("The two networks", ("", "base", "SFT"), tuple(rows))
 

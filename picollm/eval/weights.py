@@ -46,7 +46,7 @@ def config_differences(base: ModelConfig, sft: ModelConfig) -> list[ConfigDiffer
 
 
 def weight_movement(base: Model, sft: Model) -> list[Movement]:
-    """Return how far each group of parameters of ``sft`` is from ``base``, layer by layer, embeddings first."""
+    """Return how far each group of parameters moved from ``base`` to ``sft``, in the order of the network."""
     squares: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     before = dict(base.named_parameters())
     for name, after in sft.named_parameters():
