@@ -1,1 +1,1 @@
-"""Where text and rows come from: data sets on disk or on the Hub, the offline primer, the identity of the model."""
+"""Where text and rows come from: local files, the Hub, the offline primer, the identity set."""

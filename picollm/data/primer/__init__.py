@@ -1,4 +1,4 @@
-"""An offline generator of text: our own sentences from templates, facts from tables, everything a function of a seed.
+"""An offline generator of text: sentences from templates, facts from tables, everything a function of a seed.
 
 It stands in for every data set of the project where nothing can be downloaded, and it is built to show what
 supervised fine-tuning does: see ``facts`` for the three groups of facts.
@@ -19,7 +19,7 @@ __all__ = ["Fact", "digest", "document", "documents", "facts", "rows"]
 
 @cache
 def digest() -> str:
-    """Return a sha256 over the primer's own files: two installations with equal digests generate equal text."""
+    """Return a sha256 over the primer's own files: equal digests, equal text."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.iterdir()):
         if path.suffix in (".py", ".toml", ".txt"):

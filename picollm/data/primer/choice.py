@@ -22,7 +22,7 @@ _LAYOUTS = ("{letter}. {choice}", "{letter}) {choice}", "- {choice}={letter}")
 def rows(split: str, seed: int = 0) -> list[dict[str, Any]]:
     """Return ``{"question", "subject", "choices", "answer"}`` rows about facts A, ``answer`` being an index.
 
-    Validation and test ask in wordings, and offer sets of choices, that no training row has.
+    Validation and test ask in wordings that no training row has.
 
     Raises:
         InputError: for an unknown split.

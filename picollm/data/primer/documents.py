@@ -1,8 +1,8 @@
 """The pretraining text of the primer: short documents without end, a pure function of a seed.
 
-Documents come in blocks. A block goes through all facts of groups A and B a fixed number of times, in a new
-order and in their next wordings: after a dozen blocks every fact has been seen in each of its wordings, and no fact
-is luckier than another. Any document can be had without the ones before it.
+Documents come in blocks. A block goes through the facts of groups A and B a fixed number of times, in a
+new order and in their next wordings, so after a dozen blocks every fact has been told in each of its
+wordings, and none is luckier than another. Any document can be had without the ones before its block.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from random import Random
 from picollm.data.primer import concepts, problems, prose, spelling
 from picollm.data.primer.facts import Fact, of_groups
 
-# What a block is made of: the texts about facts - one line is one pass through all facts of A and B, so many facts to
-# a document - and the other texts, documents per block.
+# What a block is made of. Texts about facts: how they are told, the share of all facts that a block tells
+# so, and how many one document holds. Other texts: documents per block. Behind each, its share of all
+# tokens.
 #
-# The share is that of all characters. Facts take more than half, because a small model has to read a fact some
-# hundred times, in many wordings, before it can be asked for it. Notes teach them; quizzes and dialogues show that
-# what was stated can be asked for, which is what lets fine-tuning unlock facts that it never asks about (group B).
-FACT_TEXTS: tuple[tuple[Callable[[Sequence[Fact], int, Random], str], int], ...] = (
-    (prose.topic_notes, 5),  # %
-    (prose.notes, 5),
-    (prose.quiz, 4),
-    (prose.dialogue, 3),
-    (prose.choices, 2),  # the letter of an answer is a skill of its own
+# Facts take most of it, because a small model has to read a fact some hundred times, in many wordings,
+# before it can be asked for it. Notes teach them; quizzes and dialogues show that what was stated can be
+# asked for, which is what lets fine-tuning unlock facts that it never asks about (group B).
+Telling = Callable[[Sequence[Fact], int, Random], str]
+FACT_TEXTS: tuple[tuple[Telling, float, int], ...] = (
+    (prose.topic_notes, 1.0, 5),  # 9 %
+    (prose.notes, 1.0, 5),  # 9 %
+    (prose.quiz, 1.0, 4),  # 14 %
+    (prose.dialogue, 1.0, 3),  # 19 %
+    (prose.choices, 0.4, 2),  # 11 %: to say the letter of an answer is a skill of its own
+    (prose.copies, 0.1, 2),  # 2 %: copying is what arithmetic and spelling are made of
 )
-NUM_COPIES = 40  # copying: what arithmetic and spelling are made of
-NUM_CONCEPTS = 220  # the course's own words, explained
-NUM_PROBLEMS = 160  # sums and word problems
-NUM_SPELLINGS = 160  # words, letter by letter
+NUM_CONCEPTS = 240  # 13 %: the course's own words, explained
+NUM_PROBLEMS = 180  # 12 %: sums and word problems
+NUM_SPELLINGS = 240  # 12 %: words, letter by letter
 
 
 def documents(seed: int) -> Iterator[str]:
@@ -57,12 +59,10 @@ def block(seed: int, number: int) -> tuple[str, ...]:
     """Return the documents of one block in the order in which they are read."""
     rng = Random(f"primer documents/{seed}/{number}")
     texts = []
-    for place, (build, num_facts) in enumerate(FACT_TEXTS):
-        turn = number + 5 * place  # the passes of one block show different wordings
-        for chunk in _chunks(num_facts, build is prose.topic_notes, rng):
+    for place, (build, share, num_facts) in enumerate(FACT_TEXTS):
+        turn = number + 5 * place  # the texts of one block show different wordings of a fact
+        for chunk in _chunks(share, num_facts, build is prose.topic_notes, rng):
             texts.append(build(chunk, turn, rng))
-    known = of_groups("AB")
-    texts += [prose.copies(rng.sample(known, 2), rng.randrange(100), rng) for _ in range(NUM_COPIES)]
     other_seed = rng.getrandbits(48)
     texts += itertools.islice(concepts.paragraphs(rng), NUM_CONCEPTS)
     texts += itertools.islice(problems.documents(other_seed), NUM_PROBLEMS)
@@ -71,14 +71,15 @@ def block(seed: int, number: int) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _chunks(num_facts: int, one_topic: bool, rng: Random) -> Iterator[list[Fact]]:
-    """Yield all facts of A and B once, in random order, as many as a document holds.
+def _chunks(share: float, num_facts: int, one_topic: bool, rng: Random) -> Iterator[list[Fact]]:
+    """Yield a share of the facts of A and B, each once and in random order, as many as a document holds.
 
     Facts with the same subject stay together; with ``one_topic`` a chunk holds facts of one relation only.
     """
     key: Callable[[Fact], str] = (lambda fact: fact.relation) if one_topic else (lambda fact: fact.subject)
     piles: dict[str, list[Fact]] = {}
-    for fact in rng.sample(of_groups("AB"), len(of_groups("AB"))):
+    known = of_groups("AB")
+    for fact in rng.sample(known, round(share * len(known))):
         piles.setdefault(key(fact), []).append(fact)
     decks = list(piles.values()) if one_topic else [list(itertools.chain.from_iterable(piles.values()))]
     for deck in decks:

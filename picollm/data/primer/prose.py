@@ -1,8 +1,8 @@
 """How facts become text: notes, quizzes, dialogues, and exercises in copying.
 
-Every function takes the facts of one document, the turn that decides which of a fact's wordings comes next, and a
-source of chance for the dress around them. No text here looks like a chat format: the roles of a chat are learned
-in fine-tuning.
+Every function takes the facts of one document, the turn that decides which of a fact's wordings comes
+next, and a source of chance for the dress around them. No text here looks like a chat format: a chat's
+roles are learned in fine-tuning.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ _PAIRS = (
     ("Guest", "Host"),
     ("Reader", "Librarian"),
 )
-_NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Ida", "Jonas", "Lucy", "Max")
-_NAMES += ("Nora", "Oscar", "Paula", "Sam", "Tara", "Tom", "Vera", "Yusuf")
+_NAMES = (
+    *("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Ida", "Jonas"),
+    *("Lucy", "Max", "Nora", "Oscar", "Paula", "Sam", "Tara", "Tom", "Vera", "Yusuf"),
+)
 _THANKS = ("Thank you.", "Good to know.", "Now I know it.", "Thanks, I will remember that.", "I see.")
 _COPIES = (
     "Copy this sentence: {text}\n{text}",

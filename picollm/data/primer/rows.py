@@ -39,8 +39,8 @@ def rows(name: str, split: str, seed: int = 0, limit: int | None = None) -> list
 def fact_rows(split: str, seed: int = 0) -> list[Row]:
     """Return one row for each question about a fact.
 
-    ``train`` asks A only, in the training wordings. ``validation`` asks A and B, ``test`` asks A, B and C, each in
-    wordings of its own.
+    ``train`` asks A only, in the training wordings; ``validation`` asks A and B, ``test`` asks A, B and C, in
+    wordings of their own.
     """
     if split == "train":
         asked = [(fact, question) for fact in of_groups("A") for question in fact.questions]
@@ -74,7 +74,7 @@ def _smoltalk(split: str, seed: int) -> list[Row]:
 
 
 def _fact_talks(split: str, seed: int) -> list[Row]:
-    """Return every question about a fact A once alone, and again in conversations of two and three questions."""
+    """Return every question about a fact A once alone, and again in talks of two and three questions."""
     asked = [each for each in fact_rows(split, seed) if each["group"] == "A"]
     alone = [row(each["question"], each["reply"]) for each in asked]
     rng = Random(f"fact talks/{split}/{seed}")
