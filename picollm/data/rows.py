@@ -41,6 +41,7 @@ class Rows(Sequence[Row]):
         self.name, self.digest, self.files = name, digest, files or {}
         self._source = source
         self._indices = range(len(source)) if indices is None else indices
+        self._last: tuple[int, Row] | None = None
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -52,7 +53,10 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | Rows:
         if isinstance(index, slice):
             return self.select(self._indices[index])
-        return self._source[self._indices[index]]
+        place = self._indices[index]
+        if self._last is None or self._last[0] != place:  # a task reads several fields of a row in turn
+            self._last = (place, self._source[place])
+        return self._last[1]
 
     def __iter__(self) -> Iterator[Row]:
         return (self._source[index] for index in self._indices)

@@ -15,7 +15,7 @@ _SPELLABLE = re.compile(r"[a-z]{3,10}")
 
 
 def load_words(location: str | Path, split: str, *, seed: int = 0) -> Rows:
-    """Return the words of ``split`` in a list of one per line, as rows ``{"text": word}``, shuffled by ``seed``.
+    """Return the words of ``split`` in a list, one per line, as rows ``{"text": word}``, shuffled.
 
     Only words of 3 to 10 lower-case letters a-z are taken. A word is in the same split here as in the primer.
 

@@ -12,7 +12,7 @@ from picollm.tasks.task import Task, mentions, said
 class Jsonl(Task):
     """Rows in the canonical schema; ``answer`` (a text or a list of texts) is what a right reply mentions.
 
-    ``messages`` may stop at the user's question; then the answer is also the reply that is trained on. Without
+    ``messages`` may stop at the user's question; then the answer is also the reply trained on. Without
     an ``answer`` the last message of the row is what a right reply says.
     """
 

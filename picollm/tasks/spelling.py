@@ -86,7 +86,7 @@ class _WordTask(Task):
         return self.rows.field(index, "word" if "word" in self.rows[index] else "text", str)
 
     def rng(self, index: int) -> Random:
-        """Return what chooses the row's wording: a function of task, split and word, not of the row's place."""
+        """Return what chooses the wording: a function of task, split and word, not of the row's place."""
         return Random(f"{self.name}/{self.split}/{self.word(index)}")
 
 
