@@ -15,18 +15,15 @@ from picollm.eval.comparison import (
     BitsComparison,
     CheckpointFacts,
     Comparison,
-    Difference,
     LossComparison,
     MaskToken,
     PromptComparison,
     StageTime,
     TaskComparison,
+    paired_differences,
 )
 from picollm.eval.evaluate import evaluate, leaks_role, readable_reply
 from picollm.eval.prompts import Prompt, load_prompts, reply_properties
-from picollm.eval.properties import Properties
-from picollm.eval.score import bootstrap_interval
-from picollm.eval.tables import PROPERTIES
 from picollm.eval.weights import config_differences, weight_movement
 from picollm.infer.engine import Engine
 from picollm.infer.sampling import SamplingParams
@@ -194,29 +191,6 @@ def _answer(engine: Engine, prompt: Prompt, reply: Reply) -> Answer:
 def _readable(conversation: Conversation) -> str:
     messages = conversation.messages
     return messages[0].text if len(messages) == 1 else format_messages(messages)
-
-
-def paired_differences(prompts: Sequence[PromptComparison], seed: int = 0) -> tuple[Difference, ...]:
-    """Return the means and paired difference of each property, over prompts where both replies have it."""
-    found = []
-    for name in PROPERTIES:
-        pairs = [
-            (_figure(prompt.base.properties, name), _figure(prompt.sft.properties, name))
-            for prompt in prompts
-        ]
-        both = [(before, after) for before, after in pairs if before is not None and after is not None]
-        if not both:
-            continue
-        before, after = (sum(side) / len(both) for side in zip(*both, strict=True))
-        interval = bootstrap_interval([second - first for first, second in both], seed=seed)
-        found.append(Difference(name, before, after, after - before, interval, len(both)))
-    return tuple(found)
-
-
-def _figure(properties: Properties, name: str) -> float | None:
-    """Return one property as a number, None where this reply does not have it."""
-    value = properties.directness is not None if name == "on_topic" else getattr(properties, name)
-    return None if value is None else float(value)
 
 
 def _score(

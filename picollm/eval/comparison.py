@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from picollm.errors import DataError
 from picollm.eval.bits import BitsPerByte, SourceLoss
-from picollm.eval.properties import Properties
-from picollm.eval.score import GroupScore, Interval, Score
+from picollm.eval.properties import PROPERTIES, Properties, figure
+from picollm.eval.score import GroupScore, Interval, Score, bootstrap_interval
 from picollm.eval.weights import ConfigDifference, Movement
 
 T = TypeVar("T")
@@ -170,6 +171,22 @@ class Comparison:
             raise DataError(
                 f"this is not a comparison that this version wrote ({error}). Run the comparison again."
             ) from error
+
+
+def paired_differences(prompts: Sequence[PromptComparison], seed: int = 0) -> tuple[Difference, ...]:
+    """Return the means and paired difference of each property, over prompts where both replies have it."""
+    found = []
+    for name in PROPERTIES:
+        pairs = [
+            (figure(prompt.base.properties, name), figure(prompt.sft.properties, name)) for prompt in prompts
+        ]
+        both = [(before, after) for before, after in pairs if before is not None and after is not None]
+        if not both:
+            continue
+        before, after = (sum(side) / len(both) for side in zip(*both, strict=True))
+        interval = bootstrap_interval([second - first for first, second in both], seed=seed)
+        found.append(Difference(name, before, after, after - before, interval, len(both)))
+    return tuple(found)
 
 
 def _read(kind: Any, value: Any) -> Any:

@@ -10,7 +10,6 @@ from picollm.eval.score import GroupScore
 from picollm.eval.tables import NONE, percent
 from picollm.eval.weights import overall_movement
 
-
 _GUESSABLE = 0.1  # a share that guessing among the likely answers of a question can reach
 
 
@@ -82,7 +81,7 @@ def _unlocked(completing: GroupScore | None, before: GroupScore, after: GroupSco
             f"{known} but {before_and_after}; fine-tuning, which never asked them, raises that to "
             f"{percent(after.value)}: the knowledge was there, the behavior was not."
         )
-    return f"{known} and {before_and_after}; fine-tuning brought {percent(after.value)}, so it did not unlock them."
+    return f"{known} and {before_and_after}; after fine-tuning it is {percent(after.value)}: not unlocked."
 
 
 def _created(after: GroupScore) -> str:
@@ -106,20 +105,20 @@ def limits(comparison: Comparison) -> list[Limit]:
         ),
         Limit(
             "It does not guarantee safety or obedience.",
-            "The model imitates the conversations it saw. What they do not contain it was not taught to refuse, "
-            "and nothing here was trained against misuse.",
+            "The model imitates the conversations it saw; what they do not contain, it was not taught to refuse. "
+            "Nothing here was trained against misuse.",
             _prompt_failures(comparison, ("identity", "refus", "system", "safety", "memory")),
         ),
         Limit(
             "It does not create tools.",
-            "The model learns when to call the calculator and how to write the call. The result comes from the "
-            "program around it; a wrong expression gets a correct, useless result.",
+            "The model learns when to call the calculator and how to write the call. The result comes from "
+            "the program around it; a wrong expression gets a correct, useless result.",
             _task_failures(comparison, ("gsm8k", "spelling"), prefer=None),
         ),
         Limit(
             "It does not replace evaluation.",
-            f"A reply that reads well and ends by itself can still be wrong: {num_failed} of {num_checked} checkable "
-            "prompts failed their check.",
+            f"A reply that reads well and ends by itself can still be wrong: {num_failed} of {num_checked} "
+            "checkable prompts failed their check.",
             _prompt_failures(comparison, ()),
         ),
     ]

@@ -125,3 +125,24 @@ class Properties:
     num_code_fences: int
     directness: int | None
     repetition: float
+
+
+# property -> (what people call it, whether it is a share)
+PROPERTIES: dict[str, tuple[str, bool]] = {
+    "ends_by_itself": ("ends by itself", True),
+    "leaks_role": ("leaks a role", True),
+    "passes": ("does what was asked (checked)", True),
+    "on_topic": ("mentions the topic or the answer", True),
+    "directness": ("tokens before topic or answer", False),
+    "num_tokens": ("length in tokens", False),
+    "num_sentences": ("sentences", False),
+    "num_list_items": ("list items", False),
+    "num_code_fences": ("code blocks", False),
+    "repetition": ("repeated 4-grams", True),
+}
+
+
+def figure(properties: Properties, name: str) -> float | None:
+    """Return one of ``PROPERTIES`` as a number, None where this reply does not have it."""
+    value = properties.directness is not None if name == "on_topic" else getattr(properties, name)
+    return None if value is None else float(value)

@@ -6,24 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from picollm.eval.comparison import Comparison, Difference, FactsRow
+from picollm.eval.properties import PROPERTIES
 from picollm.eval.score import GroupScore, Interval, Score
 from picollm.eval.weights import overall_movement
 
 NONE = "–"
-
-# property -> (what people call it, whether it is a share)
-PROPERTIES: dict[str, tuple[str, bool]] = {
-    "ends_by_itself": ("ends by itself", True),
-    "leaks_role": ("leaks a role", True),
-    "passes": ("does what was asked (checked)", True),
-    "on_topic": ("mentions the topic or the answer", True),
-    "directness": ("tokens before topic or answer", False),
-    "num_tokens": ("length in tokens", False),
-    "num_sentences": ("sentences", False),
-    "num_list_items": ("list items", False),
-    "num_code_fences": ("code blocks", False),
-    "repetition": ("repeated 4-grams", True),
-}
 
 
 @dataclass(frozen=True)
