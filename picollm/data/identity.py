@@ -1,7 +1,7 @@
 """Who the assistant is: conversations built from readable templates, verified, scanned and tested.
 
-``identity.toml`` is the source, ``identity_conversations.jsonl`` what ``build`` makes of it, and the manifest pins the
-result: whoever changes the identity changes the assistant, so no file is used that is not what the manifest says.
+``identity.toml`` is the source, ``identity_conversations.jsonl`` what ``build`` makes of it, and the manifest
+pins the result: whoever changes the identity changes the assistant, so no other file is ever used.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def read_template(path: Path | None = None) -> Template:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- building
+# ------------------------------------------------------------------------------------------------ building
 
 
 def build(template: Path | None = None) -> list[Row]:
     """Return the identity conversations of a template, without repetitions, in a fixed scattered order.
 
-    There is no random number in it: every choice is a hash of the text it is about, so the same template gives the
-    same bytes everywhere.
+    There is no random number in it: every choice is a hash of the text it is about, so the same template gives
+    the same bytes everywhere.
 
     Raises:
         DataError: a held-out question is also a training question.
@@ -126,9 +126,8 @@ def build(template: Path | None = None) -> list[Row]:
     }
     for item in _items(made):
         if normalized(item.messages[-1]["content"]) in asked:
-            raise DataError(
-                f"the held-out question {item.messages[-1]['content']!r} is also a training question; reword it"
-            )
+            question = item.messages[-1]["content"]
+            raise DataError(f"the held-out question {question!r} is also a training question; reword it")
     return [unique[line] for line in sorted(unique, key=_digest)]
 
 
@@ -236,7 +235,7 @@ def init(name: str, creator: str, target: Path) -> Path:
     return target
 
 
-# ---------------------------------------------------------------------------------------------- reading and verifying
+# ----------------------------------------------------------------------------------- reading and verifying
 
 
 def load(path: Path | None = None, manifest: Path | None = None) -> list[Row]:
@@ -277,7 +276,7 @@ def verify(
 
     Raises:
         UnavailableError: a file is missing, or the mirror cannot be reached or sends a web page.
-        DataError: bytes, rows, sha256 or schema differ, or a row contradicts the identity; the text says which.
+        DataError: bytes, rows, sha256 or schema differ, or a row breaks the schema; the text says which.
     """
     path = file or CONVERSATIONS
     pinned = Manifest.load(manifest or manifest_path(path))
@@ -324,7 +323,7 @@ def claims(text: str, name: str, creator: str, foreign: Sequence[str]) -> list[s
     return found
 
 
-# --------------------------------------------------------------------------------------------------- held-out questions
+# -------------------------------------------------------------------------------------- held-out questions
 
 
 def test_items(template: Path | None = None) -> list[IdentityItem]:

@@ -1,4 +1,4 @@
-"""The pinned identity of a JSON Lines file: its rows, bytes and sha256, and a download that is checked before use."""
+"""What pins a JSON Lines file (rows, bytes, sha256), and a download that is checked before it replaces any."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, record: Any, path: Path) -> Manifest:
-        """Return the manifest in ``record``, which was read from ``path``; raise DataError naming a wrong field."""
+        """Return the manifest in ``record``, read from ``path``; raise DataError naming a wrong field."""
         if not isinstance(record, dict):
             raise DataError(f"{path} holds {type(record).__name__}; a manifest is one JSON object")
         kinds = {"file": str, "rows": int, "bytes": int, "sha256": str}
@@ -86,7 +86,7 @@ class Manifest:
             )
 
     def differences(self, content: bytes) -> list[str]:
-        """Return how ``content`` differs from what is pinned, one phrase each; empty when it is the same bytes."""
+        """Return how ``content`` differs from what is pinned, one phrase each; empty when it does not."""
         digest = hashlib.sha256(content).hexdigest()
         if digest == self.sha256 and len(content) == self.bytes:
             return []
@@ -148,7 +148,7 @@ def verify(path: Path, manifest: Manifest) -> None:
 
 
 def fetch(url: str, *, timeout_s: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BYTES) -> bytes:
-    """Return what lies at ``url`` (http, https or file), at most ``max_bytes`` and within ``timeout_s`` in all.
+    """Return what lies at ``url`` (http, https or file), at most ``max_bytes``, within ``timeout_s`` in all.
 
     Raises:
         InputError: the address is of another kind.
@@ -199,7 +199,7 @@ def download(url: str, target: Path, manifest: Manifest, *, timeout_s: float = 3
 
 
 def check_content(content: bytes, manifest: Manifest, where: str) -> None:
-    """Return when ``content``, which came from ``where``, is what the manifest pins; raise DataError otherwise."""
+    """Return when ``content``, from ``where``, is what the manifest pins; raise DataError otherwise."""
     differences = manifest.differences(content)
     if differences:
         raise DataError(

@@ -1,7 +1,7 @@
 """The concepts of the course: pretraining paragraphs and explanation conversations from ``concepts.toml``.
 
-Every concept has six sentences in a fixed order (what, how, example, why, without, summary). Their first N are an
-explanation in N sentences, so a reply can be checked and a model can learn to count while it explains.
+Every concept has six sentences in a fixed order (what, how, example, why, without, summary). Their first N are
+an explanation in N sentences, so a reply can be checked and a model can learn to count while it explains.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Concept:
         return " ".join(self.sentences[:num_sentences])
 
     def facts(self, count: int) -> list[str]:
-        """Return the first ``count`` sentences as they stand in a list, without "For example" and "In short"."""
+        """Return the first ``count`` sentences as they stand in a list, without their ties."""
         return [bare(sentence) for sentence in self.sentences[:count]]
 
 
@@ -104,14 +104,14 @@ def wordings(kind: str) -> list[str]:
 
 
 def held_out(concept: Concept, num_sentences: int) -> bool:
-    """Return whether explaining ``concept`` in this many sentences is kept for test: about one pair in eight."""
+    """Return whether explaining ``concept`` in so many sentences is kept for test: one pair in eight."""
     if (concept.name, num_sentences) in KEPT_FOR_TEST:
         return True
     digest = hashlib.sha256(f"{concept.name} {num_sentences}".encode()).digest()
     return num_sentences > 1 and digest[0] < 32
 
 
-# ------------------------------------------------------------------------------------------------- pretraining
+# --------------------------------------------------------------------------------------------- pretraining
 
 
 def paragraphs(rng: Random) -> Iterator[str]:
@@ -160,7 +160,7 @@ def _story(rng: Random) -> str:
     return f"{story['title']}\n\n{text}" if rng.random() < 0.7 else text
 
 
-# ------------------------------------------------------------------------------------------------- conversations
+# ------------------------------------------------------------------------------------------- conversations
 
 
 def rows(split: str, seed: int = 0) -> list[Row]:
@@ -211,7 +211,7 @@ def _explanations(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
 
 
 def _answers(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
-    """Yield single questions: the six roles, the plain "explain X", the term for a definition, a comparison."""
+    """Yield single questions: the six roles, "explain X", the term for a definition, a comparison."""
     for role in ROLES:
         for _ in range(2 if role == "what" else 1):
             yield row(_ask(role, split, rng, concept), concept.sentence(role))

@@ -15,7 +15,7 @@ Row = dict[str, list[dict[str, str]]]
 
 
 def of_split(wordings: Sequence[str], split: str) -> list[str]:
-    """Return the wordings of ``split``: the last entry is for test, the one before for validation, the rest train.
+    """Return the wordings of ``split``: last for test, the one before for validation, the rest train.
 
     A position in a readable file says which sentence is held out; nothing else has to be looked up.
 
@@ -35,7 +35,7 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
 
 
 def casual(text: str, rng: Random, share: float = 0.3) -> str:
-    """Return ``text``, in a ``share`` of cases as people type it: no capital, no full stop, or a polite word."""
+    """Return ``text``, in a ``share`` of cases as people type it: without capital, full stop, or both."""
     if rng.random() >= share:
         return text
     kind = rng.randrange(4)
