@@ -1,0 +1,1 @@
+"""Tools a reply may call while it is being written."""
