@@ -47,7 +47,7 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def _word(rng: Random) -> str:
-    return rng.choice(words("train")) if rng.random() < 0.5 else pseudo_word(rng)
+    return rng.choice(words("train")) if rng.random() < 0.3 else pseudo_word(rng)
 
 
 def _sentence(word: str, rng: Random) -> str:

@@ -1,7 +1,7 @@
 """The package's own list of English words, and pseudo-words made from their pieces.
 
-A word belongs to one split forever, decided by a hash of its letters: the words of ``validation`` and
-``test`` are never spelled out in a training document or conversation.
+A word belongs to one split forever: to ``train`` where ``words.txt`` marks it as taught, otherwise by a hash
+of its letters. The words of ``validation`` and ``test`` are never spelled out in a training text.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ def split_of(key: str) -> str:
 
 
 @cache
-def all_words() -> tuple[str, ...]:
-    """Return every word of the list in alphabetical order; 3 to 10 lower-case letters each."""
-    return tuple(_FILE.read_text(encoding="utf-8").split())
+def all_words() -> dict[str, bool]:
+    """Return every word of the list in alphabetical order, 3 to 10 letters each, and whether it is taught."""
+    lines = [
+        line.split() for line in _FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    return {line[0]: line[1:] == ["taught"] for line in lines}
 
 
 @cache
@@ -42,7 +45,9 @@ def words(split: str) -> tuple[str, ...]:
         InputError: for a split that is not train, validation or test.
     """
     check_split(split)
-    return tuple(word for word in all_words() if split_of(word) == split)
+    return tuple(
+        word for word, taught in all_words().items() if split == ("train" if taught else split_of(word))
+    )
 
 
 def check_split(split: str) -> None:
@@ -58,16 +63,19 @@ def check_split(split: str) -> None:
 def pseudo_word(rng: Random) -> str:
     """Return a pronounceable string of 3 to 10 letters that is no word of the list.
 
-    Three in four are the head of one training word and the tail of another, so that every piece a tokenizer
-    cuts words into is spelled in training; the rest are built from syllables.
+    Most join the head of one word and the tail of another, at most 5 letters of each and never all of
+    them, so that every piece a tokenizer cuts words into is spelled in training while held-out words are not.
+    The rest are built from syllables.
     """
     while True:
-        if rng.random() < 0.75:
-            head, tail = rng.choice(words("train")), rng.choice(words("train"))
-            made = head[: rng.randint(2, len(head))] + tail[-rng.randint(2, len(tail)) :]
+        if rng.random() < 0.85:
+            head, tail = rng.choice(_list()), rng.choice(_list())
+            made = (
+                head[: rng.randint(2, min(5, len(head) - 1))] + tail[-rng.randint(2, min(5, len(tail) - 1)) :]
+            )
         else:
             made = "".join(_syllable(rng) for _ in range(rng.randint(1, 3)))
-        if 3 <= len(made) <= 10 and made not in _known():
+        if 3 <= len(made) <= 10 and made not in all_words():
             return made
 
 
@@ -96,5 +104,5 @@ def _syllable(rng: Random) -> str:
 
 
 @cache
-def _known() -> frozenset[str]:
-    return frozenset(all_words())
+def _list() -> tuple[str, ...]:
+    return tuple(all_words())
