@@ -16,7 +16,6 @@ from picollm.errors import InputError
 LETTERS = "ABCD"
 NUM_CHOICES = len(LETTERS)
 _ROWS_PER_FACT = {"train": 4, "validation": 1, "test": 1}
-_LAYOUTS = ("{letter}. {choice}", "{letter}) {choice}", "- {choice}={letter}")
 
 
 def rows(split: str, seed: int = 0) -> list[dict[str, Any]]:
@@ -59,15 +58,18 @@ def offer(fact: Fact, rng: Random) -> tuple[list[str], int]:
 
 
 def document(fact: Fact, rng: Random) -> str:
-    """Return one question with four choices and its answer, as a document prints it."""
+    """Return one question with four choices and its answer, as a document prints it.
+
+    Most documents put the letter behind the choice, as tasks with choices do everywhere in this project; the
+    others look like a schoolbook.
+    """
     choices, answer = offer(fact, rng)
-    layout = rng.choice(_LAYOUTS)
-    listed = [
-        layout.format(letter=letter, choice=choice) for letter, choice in zip(LETTERS, choices, strict=True)
-    ]
-    question = rng.choice(fact.questions)
-    right = LETTERS[answer] if rng.random() < 0.5 else f"{LETTERS[answer]}. {fact.reply}"
-    return "\n".join([f"Question: {question}", *listed, f"Answer: {right}"])
+    question, letter = rng.choice(fact.questions), LETTERS[answer]
+    pairs = list(zip(choices, LETTERS, strict=True))
+    if rng.random() < 0.6:
+        return "\n".join([question, *(f"- {text}=>{mark}" for text, mark in pairs), f"Answer=>{letter}"])
+    listed = [f"{mark}. {text}" for text, mark in pairs]
+    return "\n".join([f"Question: {question}", *listed, f"Answer: {letter}. {fact.reply}"])
 
 
 def _questions(fact: Fact, split: str, rng: Random) -> list[str]:

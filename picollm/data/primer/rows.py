@@ -5,12 +5,13 @@ A twin has the schema of the published set, so the same task reads both.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from picollm.data.primer.facts import Fact, facts, of_groups
-from picollm.data.primer.wordings import SPLITS, row
+from picollm.data.primer.wordings import SPLITS, casual, row
 from picollm.errors import InputError
 
 Row = dict[str, Any]
@@ -74,16 +75,16 @@ def _smoltalk(split: str, seed: int) -> list[Row]:
 
 
 def _fact_talks(split: str, seed: int) -> list[Row]:
-    """Return every question about a fact A once alone, and again in talks of two and three questions."""
+    """Return every question about a fact A alone, and again in talks of two and three, typed casually."""
     asked = [each for each in fact_rows(split, seed) if each["group"] == "A"]
     alone = [row(each["question"], each["reply"]) for each in asked]
     rng = Random(f"fact talks/{split}/{seed}")
     rng.shuffle(asked)
     together: list[Row] = []
-    while len(asked) >= 5:  # each group of five questions makes one conversation of two and one of three
-        for num_turns in (2, 3):
-            turns = [asked.pop() for _ in range(num_turns)]
-            together.append(row(*(text for turn in turns for text in (turn["question"], turn["reply"]))))
+    while asked:
+        taken = [asked.pop() for _ in range(min(rng.choice((2, 3)), len(asked)))]
+        turns = [(casual(each["question"], rng), each["reply"]) for each in taken]
+        together.append(row(*itertools.chain.from_iterable(turns)))
     return alone + together
 
 

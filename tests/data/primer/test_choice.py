@@ -46,9 +46,12 @@ def test_a_document_names_the_letter_of_the_right_answer() -> None:
     fact = FACTS[0]
     for seed in range(20):
         lines = choice.document(fact, Random(seed)).splitlines()
-        letter = lines[-1].removeprefix("Answer: ")[0]
         (right,) = [line for line in lines[1:5] if fact.answer in line]
-        assert right.startswith(letter) or right.endswith(f"={letter}")
+        if lines[-1].startswith("Answer=>"):
+            assert right == f"- {fact.answer}=>{lines[-1].removeprefix('Answer=>')}"
+        else:
+            assert right == f"{lines[-1].removeprefix('Answer: ')[0]}. {fact.answer}"
+            assert lines[-1].endswith(fact.reply)
 
 
 def test_an_unknown_split_is_reported() -> None:

@@ -10,9 +10,12 @@ from picollm.data import primer
 from picollm.data.primer.documents import block, block_size
 from picollm.data.primer.facts import of_groups
 
-FIRST = "import hashlib, itertools; from picollm.data import primer; "
-FIRST += "text = '\\0'.join(itertools.islice(primer.documents(7), 1000)); "
-FIRST += "print(hashlib.sha256(text.encode()).hexdigest())"
+FIRST = """
+import hashlib, itertools
+from picollm.data import primer
+text = "\\0".join(itertools.islice(primer.documents(7), 1000))
+print(hashlib.sha256(text.encode()).hexdigest())
+"""
 
 
 def test_the_first_thousand_documents_are_the_same_in_every_process() -> None:
