@@ -1,0 +1,128 @@
+"""The state of a run on disk: enough to go on bit for bit, never half of it.
+
+::
+
+    run_dir/state/00000400/   tensors.safetensors  state.json  manifest.json    the newest
+    run_dir/state/00000200/   ...                                               for when the newest is damaged
+
+The manifest holds the SHA-256 of the other two and is read first; a state that does not match it is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from picollm.errors import CheckpointError, InputError
+from picollm.paths import atomic_directory
+from picollm.progress import SILENT, Progress
+from picollm.train.precision import Precision
+
+FILES = ("tensors.safetensors", "state.json")
+
+
+@dataclass
+class RunState:
+    """Everything about a run that changes and is not a tensor."""
+
+    precision: Precision
+    num_steps: int
+    step: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    first_loss: float | None = None
+    smoothed_loss: float | None = None
+    interval: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_state(
+    run_dir: Path, state: RunState, inputs: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], keep: int
+) -> Path:
+    """Return the directory of the state just written; older ones beyond ``keep`` are removed afterwards."""
+    target = run_dir / "state" / f"{state.step:08d}"
+    with atomic_directory(target) as directory:
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, directory / FILES[0])
+        text = json.dumps({"inputs": dict(inputs), "state": asdict(state)}, indent=1, sort_keys=True)
+        (directory / FILES[1]).write_text(text, encoding="utf-8")
+        manifest = {name: _sha256(directory / name) for name in FILES}
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for old in _directories(run_dir)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_state(
+    run_dir: Path, inputs: Mapping[str, Any], progress: Progress = SILENT
+) -> tuple[RunState, dict[str, torch.Tensor]] | None:
+    """Return the newest undamaged state of ``run_dir`` and its tensors, or None when there is none at all.
+
+    Raises:
+        CheckpointError: when states exist and every one of them is damaged.
+        InputError: when the state belongs to a run with other data or another configuration.
+    """
+    damages = []
+    for directory in _directories(run_dir):
+        damage = _damage(directory)
+        if damage:
+            damages.append(damage)
+            progress.note(f"{damage}; trying the state before it")
+            continue
+        content = json.loads((directory / FILES[1]).read_text(encoding="utf-8"))
+        _check_inputs(directory, content["inputs"], inputs)
+        try:
+            return RunState(**content["state"]), load_file(directory / FILES[0])
+        except SafetensorError as error:  # unreachable while the manifest holds, but never a traceback
+            damages.append(f"{directory / FILES[0]}: {error}")
+    if damages:
+        raise CheckpointError(
+            f"no state in {run_dir / 'state'} can be read: {'; '.join(damages)}. "
+            "Delete that directory to start the run anew, or restore it from a backup."
+        )
+    return None
+
+
+def _directories(run_dir: Path) -> list[Path]:
+    """Return the states of a run, newest first."""
+    return sorted((p for p in (run_dir / "state").glob("[0-9]*") if p.is_dir()), reverse=True)
+
+
+def _damage(directory: Path) -> str | None:
+    """Return what is wrong with a state, or None."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        expected = {name: manifest[name] for name in FILES}
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{directory / 'manifest.json'} is missing or damaged"
+    for name, digest in expected.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if _sha256(path) != digest:
+            return f"{path} is damaged (its SHA-256 is not the one in the manifest)"
+    return None
+
+
+def _check_inputs(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for name in sorted(saved.keys() | given.keys()):
+        if saved.get(name) != given.get(name):
+            raise InputError(
+                f"{directory.parent.parent} holds a run with {name} {saved.get(name)}, this one has "
+                f"{given.get(name)}. Use the same values, choose another directory, or delete its state/."
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

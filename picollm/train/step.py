@@ -1,0 +1,42 @@
+"""One optimizer step's gradient: the exact mean over every supervised token of the step, however it was cut.
+
+T tokens, S supervised positions, E width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from picollm.train.batches import NO_TARGET, Batch
+from picollm.train.loss import summed_cross_entropy
+from picollm.train.precision import Weights
+
+
+def summed_loss(model: Any, batch: Batch) -> Tensor:
+    """Return the loss of a batch summed over its targets. Positions without a target never reach the head."""
+    if batch.num_targets == len(batch.ids):
+        return summed_cross_entropy(
+            model.hidden(batch.ids, batch.positions), model.lm_head_weight, batch.targets
+        )
+    select_S = (batch.targets != NO_TARGET).nonzero().squeeze(-1)
+    hidden_SE = model.hidden(batch.ids, batch.positions, select_S)
+    return summed_cross_entropy(hidden_SE, model.lm_head_weight, batch.targets[select_S])
+
+
+def accumulate(model: Any, weights: Weights, batches: Iterable[Batch], num_targets: int) -> Tensor:
+    """Return the summed loss of ``batches``; add the gradient of that sum / ``num_targets`` to the masters.
+
+    ``num_targets`` counts the supervised tokens of the whole step on every process, so that gradients of
+    micro-batches and of processes simply add up.
+    """
+    total = torch.zeros((), dtype=torch.float32, device=next(iter(weights.masters.values())).device)
+    for batch in batches:
+        loss = summed_loss(model, batch)
+        (loss / num_targets).backward()  # type: ignore[no-untyped-call]
+        weights.collect()
+        total += loss.detach()
+    return total
