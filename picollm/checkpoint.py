@@ -31,7 +31,7 @@ from picollm.model.llama import Model
 from picollm.paths import atomic_directory
 from picollm.record import Record
 from picollm.tokenizer import Tokenizer
-from picollm.weights import grow_embeddings, read_model, write_model
+from picollm.weights import grow_embeddings, read_model, weight_files, write_model
 
 __all__ = ["Checkpoint", "Record", "grow_embeddings", "verify"]
 
@@ -91,6 +91,15 @@ class Checkpoint:
         if differing:
             record = replace(record, allowed_mismatch=[*record.allowed_mismatch, differing])
         return cls(model, tokenizer, chat_format, record, path)
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 over the weight files: which weights a model that starts from here descends from."""
+        total = hashlib.sha256()
+        for file in weight_files(self.path):
+            known = self.record.files.get(file.name, {}).get("sha256")
+            total.update((known or _fingerprint(file)["sha256"]).encode())
+        return total.hexdigest()
 
     @staticmethod
     def save(

@@ -7,7 +7,7 @@ bars on stderr, and everything else uses ``SILENT``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -21,17 +21,11 @@ class Bar(Protocol):
 class Progress(Protocol):
     """A place that shows bars and single lines."""
 
-    def bar(self, title: str, total: float | None, unit: str) -> _BarContext:
+    def bar(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Bar]:
         """Return a context manager that shows a bar of ``total`` ``unit``s (None: unknown) while it is open."""
 
     def note(self, line: str) -> None:
         """Show one line that stays."""
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-
-    def __exit__(self, *_: object) -> bool | None: ...
 
 
 class _SilentBar:

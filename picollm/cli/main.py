@@ -1,0 +1,82 @@
+"""``picollm COMMAND``: a table of commands, each a typed function whose signature is its flags."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+
+from picollm.errors import PicoError
+
+# command -> (module, function, what it does); in the order of the story
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "tokenizer": ("picollm.cli.train", "tokenizer", "train a tokenizer with the chat control tokens"),
+    "pretrain": ("picollm.cli.train", "pretrain", "train a base model from scratch"),
+    "sft": ("picollm.cli.train", "sft", "fine-tune a base checkpoint on a mixture of conversations"),
+    "eval": ("picollm.cli.evaluate", "evaluate", "score a checkpoint on tasks"),
+    "compare": ("picollm.cli.evaluate", "compare", "base versus SFT on the same prompts, as a report"),
+    "chat": ("picollm.cli.chat", "chat", "talk to a checkpoint in the terminal"),
+    "show": ("picollm.cli.show", "show", "a conversation as the model sees it: tokens and loss mask"),
+    "identity": ("picollm.cli.identity", "identity", "build or verify the identity conversations"),
+}
+
+
+def usage() -> str:
+    """Return the help text of ``picollm`` itself; fits one screen."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, (_, _, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: picollm COMMAND [OPTIONS]        picollm COMMAND --help for its options",
+            "",
+            "Turn a base language model into a chat assistant, served in the format it was trained in.",
+            "",
+            *lines,
+            "",
+            "Start with `bash speedrun.sh`, then `picollm chat`.",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; every PicoError becomes one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from picollm import __version__
+
+        print(f"picollm {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(f"picollm: no command {name!r}.{hint} `picollm --help` lists them.", file=sys.stderr)
+        return 2
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    import tyro
+
+    module, function, _ = COMMANDS[name]
+    try:
+        command = getattr(importlib.import_module(module), function)
+        code = tyro.cli(command, prog=f"picollm {name}", args=arguments)
+        return int(code or 0)
+    except PicoError as error:
+        print(f"picollm: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\npicollm: interrupted; nothing is half-written. The same command continues.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed `| head` is not an error
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

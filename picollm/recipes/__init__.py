@@ -1,0 +1,1 @@
+"""One readable function for each step of the story: tokenizer, pretrain, sft, evaluate, compare."""

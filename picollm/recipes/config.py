@@ -1,0 +1,162 @@
+"""A recipe: everything a run of the story depends on, as one frozen value read from one TOML file.
+
+``pretrain``, ``sft`` and ``compare`` each read their own table; ``[[mixture]]`` tables say what SFT is
+made of and why. A key nobody reads is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from picollm.data.mixture import Source
+from picollm.errors import InputError
+from picollm.train.config import TrainConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """The tokenizer of a model trained from scratch."""
+
+    vocab_size: int = 2048
+    """Entries, control tokens included."""
+    num_documents: int = 20_000
+    """How many pretraining documents it is trained on."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The Transformer of a model trained from scratch (``Qwen3ForCausalLM``), in Hugging Face's names."""
+
+    hidden_size: int = 256
+    intermediate_size: int = 768
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    max_position_embeddings: int = 1024
+    """The longest sequence the model is meant to see, in tokens."""
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Base training on plain documents."""
+
+    sources: tuple[str, ...] = ("primer",)
+    """``primer`` (the offline generator); or folders of files with a ``text`` column, below --data-root, and
+    ``hub:org/name@revision``."""
+    num_validation_documents: int = 500
+    batch_tokens: int = 4096
+    """Tokens computed at once; ``train.tokens_per_step`` may be a multiple of it."""
+    shape: ModelShape = ModelShape()
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(num_tokens=1_000_000))
+    """``num_tokens`` is how many tokens the run sees; the documents repeat when they are fewer."""
+
+
+@dataclass(frozen=True)
+class SftRecipe:
+    """Supervised fine-tuning on the mixture."""
+
+    base: str = "pico-base"
+    """The base checkpoint: ``pico-base`` (shipped), a directory, or a Hub id."""
+    format: str = "picollm"
+    """The chat format the checkpoint is taught, and from then on served in."""
+    max_tokens: int = 1024
+    """The longest conversation kept whole."""
+    too_long: str = "drop"
+    """What happens to a longer one: drop, raise or split (at a turn boundary); always counted."""
+    num_validation_rows: int = 64
+    """Held-out rows of each source that the validation loss is measured on."""
+    batch_tokens: int = 4096
+    """Tokens computed at once, in whole conversations."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=1.0))
+
+
+@dataclass(frozen=True)
+class CompareRecipe:
+    """The base-versus-SFT comparison."""
+
+    tasks: tuple[str, ...] = ("facts", "identity", "gsm8k", "spelling", "spelling_bee", "mmlu")
+    limit: int = 150
+    """Questions per task."""
+    base_limit: int = 50
+    """Questions per task for the base model in chat form, which answers none of them and never stops."""
+    max_tokens: int = 96
+    """The longest reply, in tokens."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One TOML file of ``configs``."""
+
+    name: str = "recipe"
+    why: str = ""
+    seed: int = 1
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    pretrain: PretrainRecipe = PretrainRecipe()
+    sft: SftRecipe = SftRecipe()
+    mixture: tuple[Source, ...] = field(default=())
+    compare: CompareRecipe = CompareRecipe()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read the recipe at ``path``.
+
+    Raises:
+        InputError: The file is missing, is not TOML, or has a key or a value no recipe has (named, with the
+            nearest legal one).
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the recipe {path}: {error.strerror}. The shipped ones are in configs/."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a TOML file: {error}.") from error
+    return from_table(Recipe, table, str(path))
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """Build the dataclass ``kind`` from a TOML table; ``where`` names the place in error messages."""
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(hints))}."
+            raise InputError(f"{where}: no key {key!r} here; {hint}")
+    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+        return _value(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}; expected a list.")
+        item = typing.get_args(kind)[0]
+        return tuple(_value(item, entry, f"{where}[{index}]") for index, entry in enumerate(value))
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise InputError(
+                f"{where} is {value!r}; expected one of {', '.join(map(repr, typing.get_args(kind)))}."
+            )
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is {value!r}; expected a table.")
+        return from_table(kind, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(kind, type) and type(value) is not kind:
+        raise InputError(f"{where} is {value!r}; expected {kind.__name__}.")
+    return value

@@ -1,0 +1,115 @@
+"""Train a base model: documents -> one flat stream -> next-token prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from picollm.chat.format import ChatFormat, Rendered
+from picollm.checkpoint import Checkpoint, Record
+from picollm.data.documents import Corpus, open_corpus
+from picollm.errors import CheckpointError
+from picollm.eval.bits import bits_per_byte
+from picollm.model.config import ModelConfig
+from picollm.model.llama import Model
+from picollm.progress import SILENT, Progress
+from picollm.recipes.config import ModelShape, PretrainRecipe, Recipe
+from picollm.recipes.stage import Stage
+from picollm.tokenizer import Tokenizer
+from picollm.train.batches import Batches
+from picollm.train.examples import Examples
+from picollm.train.loop import train
+
+
+def pretrain(
+    recipe: Recipe,
+    tokenizer_dir: Path,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    progress: Progress = SILENT,
+) -> Record:
+    """Train the recipe's base model, save it in ``out`` as a checkpoint and return its record.
+
+    Raises:
+        CheckpointError: There is no tokenizer at ``tokenizer_dir``.
+        DivergedError: The loss exploded; the last good training state stays in ``out.run``.
+    """
+    if not tokenizer_dir.exists():
+        raise CheckpointError(
+            f"no tokenizer at {tokenizer_dir}. Run `picollm tokenizer` first, or pass --tokenizer."
+        )
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    fmt = ChatFormat.named(recipe.sft.format, tokenizer)
+    part = recipe.pretrain
+    corpus = open_corpus(
+        part.sources, data_root=data_root, seed=recipe.seed, num_validation=part.num_validation_documents
+    )
+    stage = Stage(
+        out, {"pretrain": part, "seed": recipe.seed, "data": corpus.provenance, "format": fmt.fingerprint}
+    )
+    if stage.finished():
+        progress.note(f"pretrain: {out} is up to date")
+        return Checkpoint.load(out).record
+
+    with stage.running() as measured:
+        model = Model(model_config(part.shape, tokenizer), seed=recipe.seed)
+        examples = _read(corpus, fmt, part, progress)
+        batches = Batches(examples, part.batch_tokens, recipe.seed)
+        progress.note(
+            f"base model: {model.config.num_parameters / 1e6:.2f} M parameters, {len(examples):,} documents, "
+            f"{examples.num_tokens:,} tokens"
+        )
+        result = train(
+            model,
+            batches,
+            part.train,
+            run_dir=stage.run_dir,
+            validate=lambda trained: {"bits_per_byte": bits_per_byte(trained, fmt, corpus.validation)},
+            progress=progress,
+        )
+    record = Record(
+        stage="pretrain",
+        config=dataclasses.asdict(recipe),
+        seed=recipe.seed,
+        data=[{**source, "tokens": examples.num_tokens} for source in corpus.provenance],
+        parent=None,
+        format=fmt.to_record(),
+        curve=result.curve,
+        measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
+    )
+    Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
+    return record
+
+
+def model_config(shape: ModelShape, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the configuration of a from-scratch model with this shape and this vocabulary."""
+    return ModelConfig(vocab_size=tokenizer.vocab_size, **dataclasses.asdict(shape))
+
+
+def _read(corpus: Corpus, fmt: ChatFormat, part: PretrainRecipe, progress: Progress) -> Examples:
+    """Render as many documents as hold the tokens that the run will see."""
+    wanted = part.train.num_tokens
+    assert wanted is not None, "pretraining is measured in tokens"
+    examples = Examples()
+    with progress.bar("reading documents", wanted, "tokens") as bar:
+        for text in corpus.training:
+            before = examples.num_tokens
+            for piece in _pieces(fmt.render_document(text), part.shape.max_position_embeddings):
+                examples.append(piece, source="documents")
+            bar.advance(examples.num_tokens - before)
+            if examples.num_tokens >= wanted:
+                break
+    return examples
+
+
+def _pieces(document: Rendered, context: int) -> Iterator[Rendered]:
+    """Cut a document that is longer than the context; every piece starts as the whole one does, with bos."""
+    start, bos = 0, document.ids[:1]
+    yield Rendered(document.ids[:context], document.loss_mask[:context])
+    for start in range(context, len(document.ids), context - 1):
+        ids = document.ids[start : start + context - 1]
+        yield Rendered(bos + ids, [0] + [1] * len(ids))
