@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from picollm.chat.conversation import Message
 from picollm.errors import DataError
-from picollm.tasks.task import Task, said
+from picollm.tasks.task import Task
 
 LETTERS = "ABCDEFGHIJ"
 REQUEST = "Reply with only the letter."
@@ -74,7 +74,7 @@ class MultipleChoice(Task):
 
     def check(self, index: int, reply: Message) -> bool:
         """Return whether a generated reply is the right letter and nothing else."""
-        return said(reply).strip() == self.answer_letter(index)
+        return reply.text.strip() == self.answer_letter(index)
 
     def completion(self, index: int) -> str:
         """Return the question as a text whose next token is the letter."""

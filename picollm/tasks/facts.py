@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from picollm.chat.conversation import Message
-from picollm.tasks.task import Task, first_sentence, mentions, said
+from picollm.tasks.task import Task, first_sentence, mentions
 
 
 class Facts(Task):
@@ -27,7 +27,7 @@ class Facts(Task):
 
     def check(self, index: int, reply: Message) -> bool:
         """Return whether the answer occurs in the reply as whole words."""
-        return mentions(said(reply), self.expected(index))
+        return mentions(reply.text, self.expected(index))
 
     def completion(self, index: int) -> str:
         """Return the sentence of a document up to the answer."""

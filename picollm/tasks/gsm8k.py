@@ -8,11 +8,11 @@ from typing import Any
 
 from picollm.chat.conversation import Message
 from picollm.errors import DataError
-from picollm.tasks.task import Task, last_number, said
+from picollm.tasks.task import Task, last_number
 from picollm.tools.calculator import FAILED, calculate
 
-_MARK = re.compile(r"<<([^<>=]+)=[^<>]*>>")
-_FINAL = re.compile(r"####[ \t]*(-?[\d,]*\.?\d+)")
+_MARK = re.compile(r"<<([^<>=]+)=([^<>]*)>>")
+_FINAL = re.compile(rf"####[ \t]*(-?[\d,]*\.?\d+|{FAILED}\b)")
 
 
 class Gsm8k(Task):
@@ -38,7 +38,7 @@ class Gsm8k(Task):
 
     def check(self, index: int, reply: Message) -> bool:
         """Return whether the number after the reply's last ``####`` is the right one."""
-        return _same(final_number(said(reply)), self.expected(index))
+        return _same(final_number(reply.text), self.expected(index))
 
     def completion(self, index: int) -> str:
         """Return the question in the form in which textbooks ask and answer."""
@@ -61,7 +61,8 @@ def worked(answer: str) -> list[dict[str, str]]:
     """Return ``answer`` as parts: text, the expression of each mark, and what the calculator prints for it.
 
     The output is the tool's, not the file's, because that is what the model will be given: ``144`` where
-    the file says ``144.00``. A mark that the calculator cannot compute stays out: the text has its result.
+    the file says ``144.00``. A mark that the calculator cannot compute stays out, as the text has its result,
+    unless the mark itself expects the calculator to fail.
 
     >>> worked("He has <<3*4=12.0>>12 pens.\\n#### 12")[1:3]
     [{'type': 'python', 'text': '3*4'}, {'type': 'python_output', 'text': '12'}]
@@ -71,9 +72,9 @@ def worked(answer: str) -> list[dict[str, str]]:
     for mark in _MARK.finditer(answer):
         text += answer[position : mark.start()]
         position = mark.end()
-        expression = mark.group(1)
+        expression, written = mark.groups()
         result = calculate(expression)
-        if result == FAILED:
+        if result == FAILED != written:
             continue
         if text:
             parts.append({"type": "text", "text": text})
@@ -83,7 +84,7 @@ def worked(answer: str) -> list[dict[str, str]]:
 
 
 def final_number(text: str) -> str | None:
-    """Return the number after the last ``####`` without thousands separators, or None."""
+    """Return what follows the last ``####``: a number without thousands separators, ``error``, or None."""
     found = _FINAL.findall(text)
     return found[-1].replace(",", "") if found else None
 
@@ -91,5 +92,5 @@ def final_number(text: str) -> str | None:
 def _same(first: str | None, second: str) -> bool:
     try:
         return first is not None and Decimal(first) == Decimal(second)
-    except InvalidOperation:
-        return False
+    except InvalidOperation:  # where the calculator failed there is no number
+        return first == second

@@ -13,7 +13,7 @@ from picollm.data import identity
 from picollm.data.identity import IdentityItem
 from picollm.data.rows import Rows, load_rows, rows_of
 from picollm.errors import InputError
-from picollm.tasks.task import Task, said
+from picollm.tasks.task import Task
 
 
 class Identity(Task):
@@ -38,7 +38,7 @@ class Identity(Task):
         """Return whether the reply names what was asked for and claims no other identity."""
         if self.split != "test":
             raise InputError("identity replies are checked on the test split; the others are conversations.")
-        return identity.check(self._items[index], said(reply))
+        return identity.check(self._items[index], reply.text)
 
     def group(self, index: int) -> str | None:
         """Return the kind of a test question: a plain question, pressure, or after other talk."""

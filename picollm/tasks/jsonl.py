@@ -6,7 +6,7 @@ from typing import Any
 
 from picollm.chat.conversation import Message
 from picollm.errors import DataError
-from picollm.tasks.task import Task, mentions, said
+from picollm.tasks.task import Task, mentions
 
 
 class Jsonl(Task):
@@ -36,8 +36,8 @@ class Jsonl(Task):
         """Return whether the reply mentions every answer as whole words."""
         answers = self._answers(index)
         if not answers:
-            return said(reply).strip() == super().expected(index).strip()
-        return all(mentions(said(reply), answer) for answer in answers)
+            return reply.text.strip() == super().expected(index).strip()
+        return all(mentions(reply.text, answer) for answer in answers)
 
     def _answers(self, index: int) -> list[str]:
         answer = self.rows[index].get("answer")

@@ -15,4 +15,8 @@ class SmolTalk(Task):
     def messages(self, index: int) -> list[dict[str, Any]]:
         """Return the row's messages; other columns and fields of a message are left behind."""
         found = self.rows.field(index, "messages", list)
-        return [{"role": message.get("role"), "content": message.get("content")} for message in found]
+        return [_plain(message) if isinstance(message, dict) else message for message in found]
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    return {"role": message.get("role"), "content": message.get("content")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from picollm.chat.conversation import Message
 from picollm.data.primer.spelling import count_call, spell
-from picollm.tasks.task import Task, last_number, said
+from picollm.tasks.task import Task, last_number
 from picollm.tools.calculator import calculate
 
 # One in eight questions is asked in another language than English.
@@ -104,7 +104,7 @@ class SimpleSpelling(_WordTask):
 
     def check(self, index: int, reply: Message) -> bool:
         """Return whether the reply is the word with its letters, exactly."""
-        return said(reply).strip() == spell(self.word(index))
+        return reply.text.strip() == spell(self.word(index))
 
     def completion(self, index: int) -> str:
         """Return the line of a document up to the letters."""
@@ -149,7 +149,7 @@ class SpellingBee(_WordTask):
 
     def check(self, index: int, reply: Message) -> bool:
         """Return whether the last number the reply says is the count."""
-        return last_number(said(reply)) == self.expected(index)
+        return last_number(reply.text) == self.expected(index)
 
     def completion(self, index: int) -> str:
         """Return a sentence of a document up to the count."""

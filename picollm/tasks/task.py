@@ -89,11 +89,6 @@ class Task(ABC):
         return None
 
 
-def said(reply: Message) -> str:
-    """Return what ``reply`` tells the user: its text parts, without tool calls and their output."""
-    return "".join(part.text for part in reply.parts if part.type == "text")
-
-
 def mentions(text: str, answer: str) -> bool:
     """Return whether ``answer`` occurs in ``text`` as whole words, upper and lower case alike.
 

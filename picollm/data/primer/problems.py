@@ -20,6 +20,7 @@ from picollm.data.primer.words import check_split, split_of
 
 OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
 DEFAULT_ROWS = {"train": 6000, "validation": 200, "test": 400}
+NO_VALUE_SHARE = 0.02  # so that the calculator's "error", and what to say then, is not new to a model
 _MARK = re.compile(r"<<([^<>]*)>>\d+")
 
 
@@ -50,7 +51,7 @@ class Step:
 
 
 def rows(split: str, seed: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return ``{"question", "answer", "group"}`` rows; ``group`` is the operation, or ``two steps``.
+    """Return ``{"question", "answer", "group"}`` rows; ``group``: the operation, ``two steps``, ``no value``.
 
     No expression and therefore no question of one split occurs in another; half of the one-step rows of
     ``validation`` and ``test`` tell a story that no training text tells.
@@ -63,7 +64,7 @@ def rows(split: str, seed: int = 0, limit: int | None = None) -> list[dict[str, 
     wanted = DEFAULT_ROWS[split] if limit is None else limit
     made: dict[str, dict[str, Any]] = {}
     while len(made) < wanted:
-        row = _problem(split, rng)
+        row = _no_value(split, rng) if rng.random() < NO_VALUE_SHARE else _problem(split, rng)
         made.setdefault(row["question"], row)
     return list(made.values())
 
@@ -162,6 +163,17 @@ def _two_steps(split: str, rng: Random) -> dict[str, Any]:
         "answer": f"{answer}\n#### {second.result}",
         "group": "two steps",
     }
+
+
+def _no_value(split: str, rng: Random) -> dict[str, Any]:
+    """Return a division by zero, on which the calculator fails."""
+    while split_of(f"{(a := rng.randint(1, 999))}/0") != split:
+        pass
+    asked = rng.choice(
+        ("What is {a} divided by 0?", "What is {a}/0?", "Divide {a} by 0.", "How much is {a} / 0?")
+    )
+    answer = f"<<{a}/0=error>>A number cannot be divided by 0.\n#### error"
+    return {"question": asked.format(a=a), "answer": answer, "group": "no value"}
 
 
 def _follow(start: int, operator: str, rng: Random) -> Step | None:

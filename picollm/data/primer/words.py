@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from picollm.data.primer.wordings import SPLITS
 from picollm.errors import InputError
 
-SPLITS = ("train", "validation", "test")
 _FILE = Path(__file__).with_name("words.txt")
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 
