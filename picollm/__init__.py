@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from picollm.chat.format import ChatFormat
     from picollm.checkpoint import Checkpoint
     from picollm.infer.engine import Engine
-    from picollm.infer.sampling import SamplingParams
+    from picollm.infer.params import SamplingParams
     from picollm.tokenizer import Tokenizer
 
 _HOME = {
@@ -24,7 +24,7 @@ _HOME = {
     "Conversation": "picollm.chat.conversation",
     "Engine": "picollm.infer.engine",
     "Message": "picollm.chat.conversation",
-    "SamplingParams": "picollm.infer.sampling",
+    "SamplingParams": "picollm.infer.params",
     "Tokenizer": "picollm.tokenizer",
     "format_messages": "picollm.chat.conversation",
 }

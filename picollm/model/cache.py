@@ -1,6 +1,7 @@
 """Keys and values of running requests, in a fixed number of slots.
 
-A forward pass is one flat stream of tokens, cut into ``Segment``s: each continues the text that its slot holds.
+A forward pass is one flat stream of tokens, cut into ``Segment``s: each continues the text that its slot
+holds.
 
 ::
 
@@ -9,8 +10,9 @@ A forward pass is one flat stream of tokens, cut into ``Segment``s: each continu
     start      9   4   7   0           6              what the slot held before: d is new, e goes on
                           -> d sees d, causally; e sees the 6 cached tokens and itself, causally
 
-Decode segments (one token each) are answered together, by one attention call over slots ``0 .. R-1``; prefill segments
-one by one, each over exactly its own text, so that no padding is computed and packed prompts never see each other.
+Decode segments (one token each) are answered together, by one attention call over slots ``0 .. R-1``; prefill
+segments one by one, each over exactly its own text, so that no padding is computed and packed prompts never
+see each other.
 
 Shapes: T tokens, R rows of the decode batch, H heads, K kv heads, D head width, L cached length, C capacity.
 """
@@ -36,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class KVCache:
-    """The keys and values of ``num_slots`` texts; capacity grows by doubling, up to what ``reserve`` asks for."""
+    """The keys and values of ``num_slots`` texts; capacity grows by doubling as ``reserve`` asks for it."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class CacheView:
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
 
     def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, scale: float) -> Tensor:
-        """Store the new keys and values, and return attention over each segment's whole text, ``[T, H, D]``."""
+        """Store the new keys and values; return attention over each segment's whole text, ``[T, H, D]``."""
         keys, values = self.cache.layers[layer_index]
         window = self.cache.config.window(layer_index)
         outputs = []
@@ -125,7 +127,9 @@ class CacheView:
             values[slot, start:end] = v_TKD[new]
             mask = self._prefill_mask(index, window)
             out = F.scaled_dot_product_attention(
-                *(x.transpose(0, 1)[None] for x in (q_THD[new], keys[slot, :end], values[slot, :end])),
+                q_THD[new].transpose(0, 1)[None],
+                keys[slot, :end].transpose(0, 1)[None],
+                values[slot, :end].transpose(0, 1)[None],
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=scale,
@@ -149,7 +153,7 @@ class CacheView:
             q = q.new_zeros((rows, *q.shape[1:])).index_copy_(0, self.slot_R, q)
         # The G query heads of one kv head are G queries over the same keys: nothing is repeated in memory.
         out = F.scaled_dot_product_attention(
-            q.unflatten(1, (keys.shape[2], -1)),
+            q.reshape(rows, keys.shape[2], -1, q.shape[-1]),
             keys[:rows, :longest].transpose(1, 2),
             values[:rows, :longest].transpose(1, 2),
             attn_mask=self._decode_mask(q.dtype, window),
@@ -158,7 +162,7 @@ class CacheView:
         return out if self.is_dense else out[self.slot_R]
 
     def _decode_mask(self, dtype: torch.dtype, window: int | None) -> Tensor | None:
-        """Return 0 for keys a row sees and -inf for others, ``[R, 1, 1, L]``; None when all see everything."""
+        """Return 0 for keys a row sees, -inf for others, ``[R, 1, 1, L]``; None when all see everything."""
         narrow = window if window is not None and window < self.longest else None
         if self.is_even and narrow is None:
             return None
@@ -177,8 +181,8 @@ class CacheView:
         return self._masks[-1, narrow]
 
     def _prefill_mask(self, index: int, window: int | None) -> Tensor | None:
-        """Return which keys each new token sees, bool ``[length, end]``; None for plain causal from the start."""
-        slot, start, length = self.prefill[index]
+        """Return which keys each new token sees, bool ``[length, end]``; None for causal from the start."""
+        _, start, length = self.prefill[index]
         end = start + length
         narrow = window if window is not None and window < end else None
         if start == 0 and narrow is None:

@@ -1,12 +1,12 @@
 """The calculator a reply may call: exact arithmetic and ``'text'.count('x')``, and nothing else.
 
-An expression is text that a model wrote, so it is hostile until shown otherwise. It is never evaluated: after a
-check of its alphabet it is parsed, and a walk over the syntax tree computes the few node types listed here, with
-every intermediate number bounded in size. Numbers are exact fractions, so ``0.1+0.2`` is ``0.3``, as a person who
-writes a worked solution would have it, and not the nearest binary float.
+An expression is text that a model wrote, so it is hostile until shown otherwise. It is never evaluated: after
+a check of its alphabet it is parsed, and a walk over the syntax tree computes the few node types listed here,
+with every intermediate number bounded in size. Numbers are exact fractions, so ``0.1+0.2`` is ``0.3``, as a
+person who writes a worked solution would have it, and not the nearest binary float.
 
-Training data that shows tool output must take it from ``calculate`` as well: that is what makes the tokens a model
-learned to read and those it will be given the same.
+Training data that shows tool output must take it from ``calculate`` as well: that is what makes the tokens a
+model learned to read and those it will be given the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 
 FAILED = "error"
-"""The output of every expression that has no value here: malformed, unknown, too large, or divided by zero."""
+"""The output of every expression without a value here: malformed, unknown, too large, divided by zero."""
 
 MAX_CHARACTERS = 256
 MAX_DEPTH = 48
@@ -30,7 +30,8 @@ NUM_DIGITS = 10
 # Possessive throughout: hostile text must not find a way to make the matcher try one cut after another.
 _NUMBER = r"(?>\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d{1,3}+)?+"
 _STRING = r"'[^'\\\n]*'|\"[^\"\\\n]*\""
-# Checked before parsing: the parser never meets a name, a backslash or a comment, so it can neither warn nor surprise.
+# Checked before parsing: the parser never meets a name, a backslash or a comment, so it can neither warn nor
+# surprise.
 _ALPHABET = re.compile(rf"(?:{_STRING}|\.count(?=\()|{_NUMBER}(?![\w.])|[-+*/%()]|[ \t])++", re.ASCII)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 
@@ -73,18 +74,18 @@ def _value(node: ast.expr, depth: int) -> _Value:
     match node:
         case ast.Constant(value=str(text)):
             return text
-        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+        case ast.Constant(value=int() | float() as literal) if not isinstance(literal, bool):
             # repr gives back the decimal that was written (0.1), not the binary float nearest to it.
-            return _bounded(Fraction(repr(number)))
+            return _bounded(Fraction(repr(literal)))
         case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
             number = _number(operand, depth - 1)
             return -number if isinstance(sign, ast.USub) else number
         case ast.BinOp(left=left, op=op, right=right):
             return _bounded(_operate(op, _number(left, depth - 1), _number(right, depth - 1)))
         case ast.Call(func=ast.Attribute(value=inner, attr="count"), args=[argument], keywords=[]):
-            text, wanted = _value(inner, depth - 1), _value(argument, depth - 1)
-            if isinstance(text, str) and isinstance(wanted, str):
-                return Fraction(text.count(wanted))
+            whole, wanted = _value(inner, depth - 1), _value(argument, depth - 1)
+            if isinstance(whole, str) and isinstance(wanted, str):
+                return Fraction(whole.count(wanted))
     raise _NoValueError
 
 
@@ -145,4 +146,4 @@ def _written(number: Fraction) -> str:
 
 def _is_short_decimal(number: Fraction) -> bool:
     """Return whether ``number`` has at most ``NUM_DIGITS`` digits after the point."""
-    return (number * 10**NUM_DIGITS).denominator == 1
+    return 10**NUM_DIGITS % number.denominator == 0

@@ -1,0 +1,1 @@
+"""Text from a checkpoint: sampling, requests, the scheduler, the runner, the engine."""
