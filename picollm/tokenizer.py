@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -155,6 +156,36 @@ class Tokenizer:
         """Return the ids of ``text`` and, for each, the half-open range of characters it covers."""
         encoding = self._slow_encode(text)
         return encoding.ids, encoding.offsets
+
+    def count_within(self, ids: Sequence[int], text: str, length: int) -> int:
+        """Return how many of ``ids``, the encoding of ``text``, lie within its first ``length`` characters."""
+        if not (self.is_byte_level and self._specification["normalizer"] is None):
+            return sum(end <= length for _, end in self.encode_with_offsets(text)[1])
+        room = len(text[:length].encode("utf-8"))
+        for count, token_id in enumerate(ids):
+            room -= len(self._bytes[token_id])
+            if room < 0:
+                return count
+        return len(ids)
+
+    def split_at_added_tokens(self, text: str) -> list[str | int]:
+        """Return ``text`` cut at the added tokens it spells, those as ids: for text of a format, never of a user.
+
+        >>> tokenizer.split_at_added_tokens("<s>Hi")  # doctest: +SKIP
+        [1, 'Hi']
+        """
+        pieces = self._added_pattern.split(text)
+        ids = {name.strip(): self._added[name]["id"] for name in self._added}
+        cut = [ids[piece.strip()] if index % 2 else piece for index, piece in enumerate(pieces)]
+        return [piece for piece in cut if piece != ""]
+
+    @cached_property
+    def _added_pattern(self) -> re.Pattern[str]:
+        def spelled(token: dict[str, Any]) -> str:  # some tokens swallow the white space beside them
+            return r"\s*" * token["lstrip"] + re.escape(token["content"]) + r"\s*" * token["rstrip"]
+
+        longest_first = sorted(self._added.values(), key=lambda token: -len(token["content"]))
+        return re.compile("(" + "|".join(map(spelled, longest_first)) + ")" if longest_first else r"((?!))")
 
     def _slow_encode(self, text: str) -> Any:
         try:
