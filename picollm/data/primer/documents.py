@@ -25,15 +25,15 @@ from picollm.data.primer.facts import Fact, of_groups
 Telling = Callable[[Sequence[Fact], int, Random], str]
 FACT_TEXTS: tuple[tuple[Telling, float, int], ...] = (
     (prose.topic_notes, 1.0, 5),  # 9 %
-    (prose.notes, 1.0, 5),  # 9 %
-    (prose.quiz, 1.0, 4),  # 14 %
-    (prose.dialogue, 1.0, 3),  # 19 %
+    (prose.notes, 1.0, 5),  # 8 %
+    (prose.quiz, 1.0, 4),  # 13 %
+    (prose.dialogue, 1.0, 3),  # 18 %
     (prose.choices, 0.4, 2),  # 11 %: to say the letter of an answer is a skill of its own
     (prose.copies, 0.1, 2),  # 2 %: copying is what arithmetic and spelling are made of
 )
-NUM_CONCEPTS = 240  # 13 %: the course's own words, explained
+NUM_CONCEPTS = 240  # 14 %: the course's own words, explained
 NUM_PROBLEMS = 180  # 12 %: sums and word problems
-NUM_SPELLINGS = 240  # 12 %: words, letter by letter
+NUM_SPELLINGS = 240  # 13 %: words, letter by letter
 
 
 def documents(seed: int) -> Iterator[str]:

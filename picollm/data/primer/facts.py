@@ -113,14 +113,13 @@ def _fact(number: int, relation: str, table: dict[str, Any], subject: str, answe
         return tuple(wording.format_map(words) for wording in wordings)
 
     (reply,) = fill([table["reply"]])
-    hashed = group_of(relation, subject, answer if table.get("symmetric") else None)
     return Fact(
         number=number,
         relation=relation,
         title=table["title"],
         subject=subject,
         answer=answer,
-        group=table.get("group", hashed),
+        group=group_of(relation, subject, answer if table.get("symmetric") else None),
         statements=(reply, *fill(table["statements"])),
         questions=fill(table["questions"]),
         held_out=fill(table["held_out"]),

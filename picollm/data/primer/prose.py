@@ -56,7 +56,7 @@ _DIALOGUE_FRAMES = (
     '{asker} asks: "{question}" {knower} answers: "{reply}"',
     '"{question}" asks {asker}. {knower} says: "{reply}"',
     '{asker} wants to know something. "{question}" The answer of {knower} is right: "{reply}"',
-    '{knower} hears the question of {asker}: "{question}" "{reply}" says {knower}.',
+    '{knower} hears the question of {asker}: "{question}" {knower} knows the answer: "{reply}"',
 )
 _PAIRS = (
     ("Teacher", "Pupil"),
