@@ -9,21 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from picollm.chat.conversation import Conversation
 from picollm.data import manifest as manifests
+from picollm.data.identity_template import TEMPLATE, Template, init, read_template
 from picollm.data.manifest import Manifest
 from picollm.data.primer.wordings import Row, fill, normalized, row
-from picollm.errors import DataError, InputError
+from picollm.errors import DataError
 from picollm.paths import atomic_file
 
-HERE = Path(__file__).parent
-TEMPLATE = HERE / "identity.toml"
-CONVERSATIONS = HERE / "identity_conversations.jsonl"
+__all__ = [
+    "CONVERSATIONS",
+    "TEMPLATE",
+    "IdentityItem",
+    "build",
+    "check",
+    "init",
+    "load",
+    "manifest_path",
+    "read_template",
+    "scan",
+    "test_items",
+    "verify",
+    "write",
+]
+
+CONVERSATIONS = Path(__file__).with_name("identity_conversations.jsonl")
 SCHEMA = '{"messages": [{"role": "system" | "user" | "assistant", "content": string}, ...]}'
 BUILDER = "picollm identity build"
 OTHERS_PER_ASK = 4
@@ -41,26 +56,6 @@ _PERSONAL = {
 
 
 @dataclass(frozen=True)
-class Template:
-    """An identity file, read and checked."""
-
-    assistant: dict[str, str]
-    others: tuple[tuple[str, str], ...]
-    test_others: tuple[tuple[str, str], ...]
-    talk: tuple[tuple[str, str], ...]
-    systems: tuple[str, ...]
-    topics: dict[str, dict[str, Any]]
-    chains: tuple[tuple[str, ...], ...]
-    tests: tuple[dict[str, Any], ...]
-
-    @property
-    def foreign(self) -> tuple[str, ...]:
-        """All names of other assistants and makers in the file; a reply that claims one of them is wrong."""
-        names = {name for pair in self.others + self.test_others for name in pair}
-        return tuple(sorted(name for name in names if name[0].isupper() or name == "xAI"))
-
-
-@dataclass(frozen=True)
 class IdentityItem:
     """One held-out question: the conversation up to it, and what a right reply says."""
 
@@ -73,47 +68,14 @@ class IdentityItem:
     foreign: tuple[str, ...]
 
 
-def read_template(path: Path | None = None) -> Template:
-    """Return the identity file ``path`` (default: picoLLM's own).
-
-    Raises:
-        UnavailableError: it does not exist.
-        DataError: it is not TOML, or a table lacks a field; the text names it.
-    """
-    path = path or TEMPLATE
-    try:
-        found = tomllib.loads(manifests.read_bytes(path).decode("utf-8"))
-        assistant = {key: str(value) for key, value in found["assistant"].items()}
-        own = {assistant["name"].casefold(), assistant["creator"].casefold()}
-        others, test_others = (
-            tuple((str(a), str(b)) for a, b in found[key]["pairs"] if not own & {a.casefold(), b.casefold()})
-            for key in ("others", "test_others")
-        )
-        talk = tuple((str(a), str(b)) for a, b in found["context"]["talk"])
-        topics = {topic["name"]: topic for topic in found["topic"]}
-        chains = tuple(tuple(chain["topics"]) for chain in found["chain"])
-        for topic in topics.values():
-            _ = topic["asks"][0], topic["replies"][0]
-        for name in {name for chain in chains for name in chain}:
-            _ = topics[name]
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error}; compare with a file of `picollm identity init`") from error
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise DataError(f"{path} is not an identity file ({error})") from error
-    systems = tuple(found["context"]["systems"])
-    return Template(
-        assistant, others, test_others, talk, systems, topics, chains, tuple(found.get("test", ()))
-    )
-
-
 # ------------------------------------------------------------------------------------------------ building
 
 
 def build(template: Path | None = None) -> list[Row]:
     """Return the identity conversations of a template, without repetitions, in a fixed scattered order.
 
-    There is no random number in it: every choice is a hash of the text it is about, so the same template gives
-    the same bytes everywhere.
+    There is no random number in it: every choice is a hash of the text it is about, so one template gives the
+    same bytes everywhere.
 
     Raises:
         DataError: a held-out question is also a training question.
@@ -208,33 +170,6 @@ def _chain_rows(chain: Sequence[str], made: Template) -> Iterator[Row]:
         yield row(*turns)
 
 
-def init(name: str, creator: str, target: Path) -> Path:
-    """Return ``target`` after writing an identity file for somebody's own assistant, ready to be edited.
-
-    Raises:
-        InputError: a name is empty, longer than a line or holds a brace, or ``target`` exists.
-    """
-    for what, value in (("name", name), ("creator", creator)):
-        if not value.strip() or not value.isprintable() or set("{}") & set(value):
-            raise InputError(f"{value!r} cannot be the {what}; expected one line of letters without braces")
-    if target.exists():
-        raise InputError(f"{target} exists already; choose another file, so that nothing you wrote is lost")
-    header = {
-        "name": name.strip(),
-        "creator": creator.strip(),
-        "kind": "an AI assistant",
-        "purpose": "to help people",
-        "meaning": "{creator} chose this name.",
-        "training": "First I learned to continue text, and then I learned to chat from conversations.",
-    }
-    own = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in header.items())
-    text = TEMPLATE.read_text(encoding="utf-8")
-    start, end = text.index("[assistant]"), text.index("[others]")
-    with atomic_file(target) as temporary:
-        temporary.write_text(f"{text[:start]}[assistant]\n{own}\n{text[end:]}", encoding="utf-8")
-    return target
-
-
 # ----------------------------------------------------------------------------------- reading and verifying
 
 
@@ -251,8 +186,6 @@ def load(path: Path | None = None, manifest: Path | None = None) -> list[Row]:
 
 
 def _parse(content: bytes, path: Path) -> list[Row]:
-    from picollm.chat.conversation import Conversation
-
     rows: list[Row] = []
     for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
         try:
@@ -293,7 +226,7 @@ def verify(
 def scan(rows: Sequence[Row], template: Path | None = None) -> list[str]:
     """Return what is wrong with ``rows``, one line each: foreign names, contradictions, personal data."""
     made = read_template(template)
-    name, creator = made.assistant["name"], made.assistant["creator"]
+    name, creator = made.name, made.creator
     found: list[str] = []
     for number, each in enumerate(rows, 1):
         replies = [message["content"] for message in each["messages"] if message["role"] == "assistant"]
@@ -332,7 +265,7 @@ def test_items(template: Path | None = None) -> list[IdentityItem]:
 
 
 def _items(made: Template) -> Iterator[IdentityItem]:
-    name, creator = made.assistant["name"], made.assistant["creator"]
+    name, creator = made.name, made.creator
     for test in made.tests:
         conversations = [[ask] for ask in test.get("asks", ())] + list(test.get("turns", ()))
         for turns in conversations:

@@ -1,4 +1,4 @@
-"""What pins a JSON Lines file (rows, bytes, sha256), and a download that is checked before it replaces any."""
+"""What pins a JSON Lines file (rows, bytes, sha256), and a download that is checked before it is used."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from picollm.paths import atomic_file, disk_errors
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+Content = bytes  # inside Manifest the name ``bytes`` is a field
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Manifest:
                 json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
 
-    def differences(self, content: bytes) -> list[str]:
+    def differences(self, content: Content) -> list[str]:
         """Return how ``content`` differs from what is pinned, one phrase each; empty when it does not."""
         digest = hashlib.sha256(content).hexdigest()
         if digest == self.sha256 and len(content) == self.bytes:
