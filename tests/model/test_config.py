@@ -88,8 +88,10 @@ def test_transformers_reads_what_to_hf_writes() -> None:
         ({"partial_rotary_factor": 0.5}, "whole heads only"),
         ({"rope_theta": -1}, "rope_theta is -1"),
         (
-            {"model_type": "qwen2", "architectures": None, "num_key_value_heads": 4, "use_sliding_window": True,
-             "sliding_window": 4, "layer_types": ["chunked_attention"] * 4},
+            {"model_type": "qwen2", "architectures": None, "num_key_value_heads": 4,
+             "use_sliding_window": True,
+             "sliding_window": 4,
+             "layer_types": ["chunked_attention"] * 4},
             "layer_types",
         ),
     ],
