@@ -21,7 +21,8 @@ Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the res
 PICO_CPU = Path("configs/pico-cpu.toml")
 
 
-def _recipe(config: Path, data_root: Path | None) -> Recipe:
+def read_recipe(config: Path, data_root: Path | None) -> Recipe:
+    """Return the recipe of ``--config``. Raises InputError when it, or ``--data-root``, cannot be used."""
     if data_root is not None and not data_root.is_dir():
         raise InputError(
             f"--data-root {data_root} is not a directory; it should hold chat/, gsm8k/, mmlu/, ..."
@@ -36,9 +37,9 @@ def tokenizer(
     from picollm.recipes.tokenizer import train_tokenizer
 
     out = out or paths.home() / "tokenizer"
-    summary = train_tokenizer(_recipe(config, data_root), out, data_root=data_root, progress=progress())
+    summary = train_tokenizer(read_recipe(config, data_root), out, data_root=data_root, progress=progress())
     console.print(
-        f"tokenizer -> {out}  {summary['vocab_size']:,} entries, {summary['bytes_per_token']:.2f} bytes per token"
+        f"tokenizer -> {out}  {summary['vocab_size']:,} entries, {summary['bytes_per_token']:.2f} bytes a token"
     )
     if json:
         print_json(summary)
@@ -58,7 +59,7 @@ def pretrain(
 
     out = out or paths.home() / "base"
     tokenizer = tokenizer or paths.home() / "tokenizer"
-    record = run(_recipe(config, data_root), tokenizer, out, data_root=data_root, progress=progress())
+    record = run(read_recipe(config, data_root), tokenizer, out, data_root=data_root, progress=progress())
     console.print(f"base model -> {out}  {_measured(record.measured)}", markup=False)
     if json:
         print_json(dataclasses.asdict(record))
@@ -79,10 +80,16 @@ def sft(
     """Fine-tune a base checkpoint on the recipe's mixture of conversations, assistant tokens only."""
     from picollm.recipes.sft import finetune
 
-    recipe = _recipe(config, data_root)
-    given = {"base": base, "format": format, "max_tokens": max_tokens, "too_long": too_long}
-    changed = {name: value for name, value in given.items() if value is not None}
-    recipe = dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, **changed))
+    recipe = read_recipe(config, data_root)
+    part = recipe.sft
+    changed = dataclasses.replace(
+        part,
+        base=base or part.base,
+        format=format or part.format,
+        max_tokens=max_tokens or part.max_tokens,
+        too_long=too_long or part.too_long,
+    )
+    recipe = dataclasses.replace(recipe, sft=changed)
     out = out or paths.chat_checkpoint()
     record = finetune(recipe, out, data_root=data_root, progress=progress())
     console.print(f"chat model -> {out}  {_measured(record.measured)}", markup=False)

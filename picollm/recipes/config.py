@@ -86,10 +86,14 @@ class CompareRecipe:
     tasks: tuple[str, ...] = ("facts", "identity", "gsm8k", "spelling", "spelling_bee", "mmlu")
     limit: int = 150
     """Questions per task."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """Questions of single tasks, in place of ``limit``."""
     base_limit: int = 50
     """Questions per task for the base model in chat form, which answers none of them and never stops."""
     max_tokens: int = 96
     """The longest reply, in tokens."""
+    num_documents: int = 100
+    """Held-out documents that bits per byte is measured on."""
 
 
 @dataclass(frozen=True)

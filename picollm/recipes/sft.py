@@ -64,7 +64,7 @@ def finetune(
         model, fmt = _taught(base, part.format)
         limit = min(part.max_tokens, model.config.max_position_embeddings)
         read = _read(recipe.mixture, tasks, fmt, limit, part.too_long, progress)
-        held_out = _held_out(recipe, data_root)
+        unseen = held_out(recipe, data_root)
         batches = Batches(
             read.examples,
             max(part.batch_tokens, limit),
@@ -77,7 +77,7 @@ def finetune(
             part.train,
             run_dir=stage.run_dir,
             validate=lambda trained: {
-                loss.source: loss.value for loss in assistant_losses(trained, fmt, held_out)
+                loss.source: loss.value for loss in assistant_losses(trained, fmt, unseen)
             },
             progress=progress,
         )
@@ -215,7 +215,7 @@ def _members(read: _Read, mixture: tuple[Source, ...], seed: int) -> Callable[[i
     return members_of_epoch
 
 
-def _held_out(recipe: Recipe, data_root: Path | None) -> dict[str, list[Conversation]]:
+def held_out(recipe: Recipe, data_root: Path | None) -> dict[str, list[Conversation]]:
     """Return the validation rows of each source; a source that occurs twice is measured once."""
     named = {source.task: source for source in recipe.mixture}
     return {name: list(_open(source, "validation", recipe, data_root)) for name, source in named.items()}
