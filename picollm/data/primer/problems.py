@@ -179,7 +179,7 @@ def _no_value(split: str, rng: Random) -> dict[str, Any]:
 def _follow(start: int, operator: str, rng: Random) -> Step | None:
     """Return a calculation that goes on from ``start``, or None when none fits."""
     if operator == "-":
-        return Step(start, "-", rng.randint(1, start - 1)) if start > 1 else None
+        return Step(start, "-", rng.randint(1, min(start - 1, 999))) if start > 1 else None
     if operator == "+":
         return Step(start, "+", rng.randint(1, 99))
     if operator == "*":

@@ -1,0 +1,135 @@
+"""Data sets by place: files, published layouts, the Hub; pinned by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from picollm.data.rows import load_rows, rows_of
+from picollm.errors import DataError, InputError, UnavailableError
+
+
+def write(path: Path, *numbers: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"n": number}) + "\n" for number in numbers))
+    return path
+
+
+def numbers(rows) -> list[int]:
+    return [row["n"] for row in rows]
+
+
+def test_a_split_is_a_file_or_its_shards_there_or_below_data(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "train.jsonl", 1, 2)
+    write(tmp_path / "a" / "test.jsonl", 3)
+    write(tmp_path / "b" / "data" / "train-00001-of-00002.jsonl", 3, 4)
+    write(tmp_path / "b" / "data" / "train-00000-of-00002.jsonl", 1, 2)
+    write(tmp_path / "b" / "data" / "test-00000-of-00001.jsonl", 5)
+    assert numbers(load_rows(tmp_path / "a", split="train")) == [1, 2]
+    assert numbers(load_rows(str(tmp_path / "b"), split="train")) == [1, 2, 3, 4]
+    assert numbers(load_rows(tmp_path / "b", split="test")) == [5]
+    assert numbers(load_rows(tmp_path / "a")) == [3, 1, 2]  # without a split every file, by name
+    assert numbers(load_rows([tmp_path / "a" / "train.jsonl", tmp_path / "a" / "test.jsonl"])) == [1, 2, 3]
+
+
+def test_the_digest_is_the_sha256_of_the_file(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "train-0.jsonl", 1), write(tmp_path / "train-1.jsonl", 2)
+    single, both = load_rows(one), load_rows(tmp_path, split="train")
+    assert single.digest == hashlib.sha256(one.read_bytes()).hexdigest()
+    assert both.files == {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in (one, two)}
+    before = both.digest
+    write(two, 3)
+    assert load_rows(tmp_path, split="train").digest != before
+
+
+def test_rows_are_a_sequence_whose_selections_remember_where_rows_are(tmp_path: Path) -> None:
+    rows = load_rows(write(tmp_path / "a.jsonl", *range(10)))
+    assert (len(rows), rows[3], rows[-1]) == (10, {"n": 3}, {"n": 9})
+    assert numbers(rows[2:8:2]) == [2, 4, 6]
+    assert numbers(rows[2:8][1:3]) == [3, 4]
+    assert numbers(rows.select([7, 7, 0])) == [7, 7, 0]
+    assert rows[2:8].where(1).endswith("a.jsonl, row 3")
+    assert rows[:2].digest == rows.digest
+    with pytest.raises(IndexError):
+        rows[10]
+    assert numbers(load_rows(tmp_path / "a.jsonl", limit=3)) == [0, 1, 2]
+
+
+def test_a_wrong_field_names_file_row_and_what_is_there(tmp_path: Path) -> None:
+    rows = load_rows(write(tmp_path / "a.jsonl", *range(4)))[2:]
+    assert rows.field(1, "n", int) == 3
+    with pytest.raises(DataError, match=r"a\.jsonl, row 3 has no 'm'; its keys are 'n'"):
+        rows.field(1, "m", int)
+    with pytest.raises(DataError, match=r"a\.jsonl, row 2: 'n' is 2; expected str"):
+        rows.field(0, "n", str)
+    with pytest.raises(DataError, match="expected int"):
+        rows_of([{"n": True}], "made").field(0, "n", int)
+
+
+def test_generated_rows_are_pinned_by_their_content() -> None:
+    rows = rows_of([{"n": 1, "a": "ä"}], "made")
+    assert rows.digest == rows_of([{"a": "ä", "n": 1}], "other").digest
+    assert rows.digest != rows_of([{"a": "ä", "n": 2}], "made").digest
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"has no validation files; it has train\."):
+        load_rows(tmp_path, split="validation")
+    with pytest.raises(DataError, match="it has no data files"):
+        load_rows(tmp_path / "empty", split="train")
+    with pytest.raises(DataError, match=r"cannot read .*nothing\.jsonl: No such file"):
+        load_rows(tmp_path / "nothing.jsonl")
+    with pytest.raises(InputError, match="no data files were given"):
+        load_rows([])
+    with pytest.raises(InputError, match="limit is 0"):
+        load_rows(tmp_path, limit=0)
+
+
+@pytest.mark.parametrize("location", ["hub:org/name", "hub:name@main", "hub:a/b/c/d@main", "hub:@main"])
+def test_a_hub_data_set_has_to_be_pinned(location: str) -> None:
+    with pytest.raises(InputError, match="is no pinned data set"):
+        load_rows(location)
+
+
+def test_the_hub_is_asked_for_repository_configuration_split_and_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(*args: object, **kwargs: object) -> object:
+        asked.append((args, kwargs))
+        return datasets.Dataset.from_list([{"n": 1}, {"n": 2}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    rows = load_rows("hub:org/name/main@abc", split="test")
+    assert asked == [(("org/name", "main"), {"split": "test", "revision": "abc"})]
+    assert (numbers(rows), rows.name, rows.digest, rows.files) == ([1, 2], "hub:org/name/main@abc", "abc", {})
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_: object, **__: object) -> object:
+        raise ConnectionError("Could not reach the host\nand a long traceback of details")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UnavailableError) as caught:
+        load_rows("hub:org/name@abc")
+    assert "cannot load hub:org/name@abc (split train): Could not reach the host - " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_published_layouts_are_read_as_they_are(shared_data: Path) -> None:
+    rows = load_rows(shared_data / "gsm8k" / "main", split="test")
+    assert len(rows) == 660 and set(rows[0]) == {"question", "answer"}
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(shared_data / "chat" / "mix" / "test.parquet").to_pylist()
+    assert list(load_rows(shared_data / "chat" / "mix", split="test")) == table
