@@ -75,7 +75,7 @@ def compare(
     texts: Sequence[str] = (),
     limits: Limits | None = None,
     seed: int = 0,
-    stages: Sequence[StageTime] | None = None,
+    stages: Sequence[StageTime] = (),
     progress: Progress = SILENT,
 ) -> Comparison:
     """Return everything that can be measured between ``base`` and ``sft``, its fine-tuned descendant.
@@ -89,7 +89,7 @@ def compare(
         texts: held-out documents, for bits per byte.
         limits: how much of everything is asked.
         seed: decides which questions are asked.
-        stages: what the stages took; None takes it from the two records.
+        stages: what the stages of the story took, for the report.
         progress: shows bars.
 
     Raises:
@@ -118,7 +118,7 @@ def compare(
         config_differences=tuple(config_differences(base.model.config, sft.model.config)),
         movement=tuple(weight_movement(base.model, sft.model)),
         curves=_curves(base, sft),
-        stages=tuple(stages if stages is not None else _recorded_stages(base, sft)),
+        stages=tuple(stages),
         mask=_mask_picture(sft.format, [c for source in (conversations or {}).values() for c in source]),
         notes=() if spoken_to is base else (_GROWN,),
         seconds=round(time.perf_counter() - start, 1),
@@ -233,16 +233,6 @@ def _bits(
     return BitsComparison(
         document_bits(base, texts, progress=progress), document_bits(sft, texts, progress=progress)
     )
-
-
-def _recorded_stages(*checkpoints: Checkpoint) -> list[StageTime]:
-    """Return what the records say their stages took."""
-    titles = {"pretrain": "base training", "sft": "fine-tuning"}
-    return [
-        StageTime(titles[c.record.stage], c.record.measured["seconds"], c.record.measured.get("peak_rss_mib"))
-        for c in checkpoints
-        if c.record.stage in titles and "seconds" in c.record.measured
-    ]
 
 
 def _curves(*checkpoints: Checkpoint) -> dict[str, list[dict[str, float]]]:

@@ -15,10 +15,10 @@ _GUESSABLE = 0.1  # a share that guessing among the likely answers of a question
 
 @dataclass(frozen=True)
 class Headline:
-    """One number before and after."""
+    """One number, before (where there was one) and after."""
 
     label: str
-    base: str
+    base: str | None
     sft: str
 
 
@@ -54,7 +54,7 @@ def headlines(comparison: Comparison) -> list[Headline]:
             shown.append(Headline("facts known but never asked in SFT", cells[0], cells[1]))
     moved = [movement for movement in comparison.movement if movement.num_parameters]
     if moved and comparison.same_architecture:
-        shown.append(Headline("how far the weights moved", "0 %", percent(overall_movement(moved))))
+        shown.append(Headline("how far the weights moved", None, f"{overall_movement(moved):.1%}"))
     return shown
 
 

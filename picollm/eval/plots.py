@@ -11,7 +11,7 @@ from html import escape
 
 Points = Sequence[tuple[float, float]]
 
-_WIDTH, _HEIGHT = 420, 220
+_WIDTH, _HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 12, 12, 36
 _MOST_POINTS = 160
 

@@ -67,6 +67,7 @@ def render_html(comparison: Comparison) -> str:
         limits=findings.limits(comparison),
         categories=_categories(comparison.prompts),
         chips=_chips,
+        percent=tables.percent,
         seconds=tables.duration(comparison.seconds),
     )
 
@@ -103,6 +104,8 @@ def _bars(task: TaskComparison) -> dict[str, Any]:
     ]
     return {
         "task": task.task,
+        "num": max((score.num for _, _, score in sides if score), default=0),
+        "stops": task.sft_chat.stop_rate if task.sft_chat else None,
         "bars": [
             {
                 "label": label,
@@ -135,7 +138,7 @@ def _curves(curves: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
             ("base" if name == "pretrain" else "sft"): [
                 (p["step"], p["loss"]) for p in points if "loss" in p
             ],
-            "validation": [(p["step"], p["validation_loss"]) for p in points if "validation_loss" in p],
+            "validation": [(p["step"], loss) for p in points if (loss := _validation_loss(p)) is not None],
         }
         title = {"pretrain": "Base training", "sft": "Fine-tuning"}.get(name, name)
         svg = plots.line_chart(series, title=title, x_label="step", y_label="loss")
@@ -143,6 +146,12 @@ def _curves(curves: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
             dashed = "; dashed: on held-out text" if series["validation"] else ""
             shown.append({"svg": Markup(svg), "caption": f"{title}: nats per supervised token{dashed}."})
     return shown
+
+
+def _validation_loss(point: dict[str, float]) -> float | None:
+    """Return the mean of a point's validation losses; bits per byte are of another unit and stay out."""
+    losses = [v for name, v in point.items() if name.startswith("validation/") and "bits" not in name]
+    return sum(losses) / len(losses) if losses else None
 
 
 def _heat(movement: Sequence[Movement]) -> dict[str, Any] | None:
@@ -159,12 +168,12 @@ def _heat(movement: Sequence[Movement]) -> dict[str, Any] | None:
             {
                 "name": f"layer {layer}",
                 "cells": [
-                    m and {"heat": round(60 * m.relative / strongest), "text": tables.percent(m.relative)}
+                    m and {"heat": round(60 * m.relative / strongest), "text": f"{m.relative:.1%}"}
                     for m in row
                 ],
             }
         )
-    outside = ", ".join(f"{m.kind} {tables.percent(m.relative)}" for m in movement if m.layer is None)
+    outside = ", ".join(f"{m.kind} {m.relative:.1%}" for m in movement if m.layer is None)
     return {"kinds": kinds, "rows": rows, "outside": outside}
 
 

@@ -14,10 +14,10 @@ _Z_95 = 1.959963984540054
 
 
 def wilson_interval(num_right: int, num: int) -> Interval:
-    """Return the 95 % interval of a share of ``num_right`` in ``num`` trials.
+    """Return the 95% interval of a share of ``num_right`` in ``num`` trials.
 
-    Wilson's score interval (1927): unlike ``p +- 2 sigma`` it stays inside [0, 1] and keeps a width at 0 %
-    and 100 %, which is where small tasks live. ``num == 0`` knows nothing: (0, 1).
+    Wilson's score interval (1927): unlike ``p +- 2 sigma`` it stays inside [0, 1] and keeps a width at 0%
+    and 100%, which is where small tasks live. ``num == 0`` knows nothing: (0, 1).
     """
     if num == 0:
         return (0.0, 1.0)
@@ -30,7 +30,7 @@ def wilson_interval(num_right: int, num: int) -> Interval:
 
 
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0, num_resamples: int = 2000) -> Interval:
-    """Return the 95 % percentile-bootstrap interval of the mean of ``values`` (Efron 1979).
+    """Return the 95% percentile-bootstrap interval of the mean of ``values`` (Efron 1979).
 
     For paired differences pass one difference per item: resampling items keeps every pair together.
     """
@@ -46,7 +46,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0, num_resamples:
 def bootstrap_ratio_interval(
     numerators: Sequence[float], denominators: Sequence[float], *, seed: int = 0, num_resamples: int = 2000
 ) -> Interval:
-    """Return the 95 % bootstrap interval of ``sum(numerators) / sum(denominators)`` over resampled items.
+    """Return the 95% bootstrap interval of ``sum(numerators) / sum(denominators)`` over resampled items.
 
     A loss per token is such a ratio: the items drawn are conversations, not tokens, because the tokens of one
     conversation are not independent.
@@ -76,7 +76,7 @@ class GroupScore:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % Wilson interval of ``value``."""
+        """The 95% Wilson interval of ``value``."""
         return wilson_interval(self.num_right, self.num)
 
 
@@ -120,7 +120,7 @@ class Score:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % Wilson interval of ``value``."""
+        """The 95% Wilson interval of ``value``."""
         return wilson_interval(self.num_right, self.num)
 
     @property

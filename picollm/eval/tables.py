@@ -23,11 +23,16 @@ class Table:
 
 
 def percent(value: float) -> str:
-    """Return a share as a percentage; 100 % and 0 % are only written for exactly all and none."""
-    if 0.0 < value < 1.0:
-        value = min(max(value, 0.001), 0.999)
-    text = f"{value:.1%}" if 0.0 < value < 0.1 or 0.9 < value < 1.0 else f"{value:.0%}"
-    return text.replace("%", " %").replace(".0 ", " ")
+    """Return a share as a percentage; 100% and 0% are only written for exactly all and none.
+
+    >>> percent(0.5), percent(0.996), percent(1.0), percent(0.0004)
+    ('50%', '99.6%', '100%', '<0.1%')
+    """
+    if 0.0 < value < 0.001:
+        return "<0.1%"
+    if 0.999 < value < 1.0:
+        return ">99.9%"
+    return f"{value:.1%}" if 0.0 < value < 0.01 or 0.99 < value < 1.0 else f"{value:.0%}"
 
 
 def interval(low_high: Interval) -> str:
@@ -36,7 +41,7 @@ def interval(low_high: Interval) -> str:
 
 
 def share(score: Score | GroupScore | None) -> str:
-    """Return a score with its 95 % interval, or a dash where nothing was measured."""
+    """Return a score with its 95% interval, or a dash where nothing was measured."""
     return NONE if score is None or not score.num else f"{percent(score.value)} ({interval(score.interval)})"
 
 
@@ -49,7 +54,7 @@ def facts_table(rows: Sequence[FactsRow]) -> Table:
     }
     header = ("facts", "questions", "base, completing", "base, in chat form", "SFT, in chat form")
     return Table(
-        "Facts: % right (95 % interval)",
+        "Facts: % right (95% interval)",
         header,
         tuple((f"{row.group}: {taught[row.group]}", *_facts_cells(row)) for row in rows),
     )
@@ -87,12 +92,12 @@ def scores_table(comparison: Comparison) -> Table:
                 NONE if stops is None else percent(stops),
             )
         )
-    return Table("Tasks: % right (95 % interval)", header, tuple(rows))
+    return Table("Tasks: % right (95% interval)", header, tuple(rows))
 
 
 def properties_table(differences: Sequence[Difference]) -> Table:
     """Return one row per measured property of the replies to the prompt set, with the paired difference."""
-    header = ("reply property", "prompts", "base", "SFT", "difference (95 %)")
+    header = ("reply property", "prompts", "base", "SFT", "difference (95%)")
     return Table(
         "Replies to the same prompts",
         header,
@@ -163,7 +168,7 @@ def architecture_table(comparison: Comparison) -> Table:
     rows += [
         (d.field, str(d.base), str(d.sft)) for d in comparison.config_differences if d.field != "vocab_size"
     ]
-    rows.append(("weights moved (relative)", NONE, percent(overall_movement(comparison.movement))))
+    rows.append(("weights moved (relative)", NONE, f"{overall_movement(comparison.movement):.1%}"))
     return Table("The two networks", ("", "base", "SFT"), tuple(rows))
 
 
