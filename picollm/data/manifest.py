@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import time
 import urllib.error
@@ -161,7 +162,7 @@ def fetch(url: str, *, timeout_s: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BY
         content = b"".join(_chunks(url, timeout_s, max_bytes))
     except urllib.error.HTTPError as error:
         raise UnavailableError(f"{url} answered {error.code} {error.reason}; check the address") from error
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnavailableError(f"cannot reach {url} ({reason}); check the address and the network") from error
     if looks_like_html(content):
@@ -172,7 +173,7 @@ def fetch(url: str, *, timeout_s: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BY
 def _chunks(url: str, timeout_s: float, max_bytes: int) -> Iterator[bytes]:
     deadline, total = time.monotonic() + timeout_s, 0
     with urllib.request.urlopen(url, timeout=timeout_s) as response:
-        while chunk := response.read(_CHUNK_BYTES):
+        while chunk := response.read1(_CHUNK_BYTES):  # what has arrived; read() would wait for a slow server
             total += len(chunk)
             if total > max_bytes:
                 raise UnavailableError(f"{url} sent more than {max_bytes} bytes; this cannot be the file")

@@ -23,7 +23,7 @@ def of_split(wordings: Sequence[str], split: str) -> list[str]:
         InputError: for a split nobody knows.
     """
     if split not in SPLITS:
-        raise InputError(f"no split is called {split!r}; choose one of {', '.join(SPLITS)}")
+        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
     assert len(wordings) >= 3, f"a list of wordings needs three entries, one for each split: {wordings}"
     return list({"train": wordings[:-2], "validation": wordings[-2:-1], "test": wordings[-1:]}[split])
 
