@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("picollm.cli.evaluate", "compare", "base versus SFT on the same prompts, as a report"),
     "chat": ("picollm.cli.chat", "chat", "talk to a checkpoint in the terminal"),
     "show": ("picollm.cli.show", "show", "a conversation as the model sees it: tokens and loss mask"),
-    "identity": ("picollm.cli.identity", "identity", "build or verify the identity conversations"),
+    "identity": ("picollm.cli.identity", "ACTIONS", "verify, build, scan or start identity conversations"),
 }
 
 
@@ -65,8 +65,8 @@ def _run(name: str, arguments: list[str]) -> int:
     module, function, _ = COMMANDS[name]
     try:
         command = getattr(importlib.import_module(module), function)
-        code = tyro.cli(command, prog=f"picollm {name}", args=arguments)
-        return int(code or 0)
+        run = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
+        return int(run(command, prog=f"picollm {name}", args=arguments) or 0)
     except PicoError as error:
         print(f"picollm: {error}", file=sys.stderr)
         return error.exit_code

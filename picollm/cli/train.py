@@ -38,9 +38,8 @@ def tokenizer(
 
     out = out or paths.home() / "tokenizer"
     summary = train_tokenizer(read_recipe(config, data_root), out, data_root=data_root, progress=progress())
-    console.print(
-        f"tokenizer -> {out}  {summary['vocab_size']:,} entries, {summary['bytes_per_token']:.2f} bytes a token"
-    )
+    size, ratio = summary["vocab_size"], summary["bytes_per_token"]
+    console.print(f"tokenizer -> {out}  {size:,} entries, {ratio:.2f} bytes a token", markup=False)
     if json:
         print_json(summary)
 

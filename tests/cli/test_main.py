@@ -1,0 +1,72 @@
+"""The commands: one line and the right exit code for whatever a user gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picollm.cli.main import COMMANDS, main
+
+
+def test_help_lists_every_command_and_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS) and len(text.splitlines()) <= 24
+
+
+def test_help_imports_neither_torch_nor_datasets() -> None:
+    code = "import sys; from picollm.cli.main import main; main(['--help']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("False")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"picollm {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["trane"], 2, "no command 'trane'"),
+        (["chta"], 2, "Did you mean 'chat'"),
+        (["sft", "--config", "nowhere.toml"], 2, "cannot read the recipe nowhere.toml"),
+        (["sft", "--data-root", "nowhere"], 2, "--data-root nowhere is not a directory"),
+        (["eval", "nowhere", "--tasks", "mmul"], 2, "did you mean 'mmlu'"),
+        (["eval", "nowhere/at/all", "--tasks", "mmlu"], 3, "nowhere/at/all"),
+        (["eval", "--tasks", ""], 2, "no task"),
+        (["show", "nowhere.json"], 2, "nowhere.json"),
+        (["chat", "nowhere/at/all", "-p", "hi"], 3, "nowhere/at/all"),
+        (["pretrain", "--tokenizer", "nowhere"], 3, "no tokenizer at nowhere"),
+        (["identity", "verify", "--file", "nowhere.jsonl"], 3, "nowhere"),
+        (["identity", "build", "--template", "mine.toml"], 2, "--out"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert main(arguments) == code
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("picollm: ") and "\n" not in error
+
+
+def test_show_gives_programs_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    assert main(["show", str(tmp_path / "talk.json"), "--json", "--checkpoint", "pico-base"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["ids"]) == len(found["loss_mask"]) == len(found["tokens"])
+    supervised = [token for token, bit in zip(found["tokens"], found["loss_mask"], strict=True) if bit]
+    assert "".join(supervised[:-1]) == "Hello."
