@@ -42,6 +42,7 @@ class Concept:
     plural: bool
     definition: str
     sentences: tuple[str, ...]
+    harmful: bool = False
 
     @property
     def slots(self) -> dict[str, str]:
@@ -59,6 +60,11 @@ class Concept:
             "do": "do" if many else "does",
             "work": "work" if many else "works",
         }
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that can be asked for one by one."""
+        return tuple(role for role in ROLES if not (self.harmful and role in ("why", "without")))
 
     @property
     def title(self) -> str:
@@ -102,7 +108,8 @@ def _concept(entry: dict[str, Any]) -> Concept:
     many = entry.get("plural", False)
     what = fill("{phrase} {is} {definition}.", {**entry, "phrase": phrase, "is": "are" if many else "is"})
     sentences = (what, *(entry[role] for role in ROLES[1:]))
-    return Concept(entry["name"], topic, phrase, many, entry["definition"], sentences)
+    harmful = entry.get("harmful", False)
+    return Concept(entry["name"], topic, phrase, many, entry["definition"], sentences, harmful)
 
 
 def wordings(kind: str) -> list[str]:
@@ -139,7 +146,7 @@ def _paragraph(concept: Concept, other: Concept, rng: Random) -> str:
     text = concept.explanation(count)
     layout = rng.choice(_file()["layouts"])
     if "{question}" in layout:
-        role = rng.choice(ROLES)
+        role = rng.choice(concept.roles)
         question = fill(rng.choice(of_split(wordings(role), "train")), concept.slots)
         while not question.endswith("?"):
             question = fill(rng.choice(of_split(wordings(role), "train")), concept.slots)
@@ -204,7 +211,7 @@ def _explanations(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
         for template in rng.sample(request, min(len(request), 4)):
             asked = fill(template, {**concept.slots, **_counted(count, "sentence", rng)})
             yield row(casual(asked, rng), text)
-        if split != "train" and not rng.randrange(3):
+        if split != "train" and rng.random() < 0.7:
             continue
         system = fill(rng.choice(of_split(wordings("system"), split)), _counted(count, "sentence", rng))
         yield row(_ask("explain", split, rng, concept), text, system=system)
@@ -219,7 +226,7 @@ def _explanations(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
 
 def _answers(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
     """Yield single questions: the six roles, "explain X", the term for a definition, a comparison."""
-    for role in ROLES:
+    for role in concept.roles:
         for _ in range(2 if role == "what" else 1):
             yield row(_ask(role, split, rng, concept), concept.sentence(role))
     usual = next(count for count in (3, 4, 2, 5, 1) if not held_out(concept, count))
@@ -233,7 +240,9 @@ def _answers(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
 def _follow_ups(concept: Concept, split: str, rng: Random) -> Iterator[Row]:
     """Yield conversations of two and three questions in which the later ones only say "it"."""
     first = (_ask("what", split, rng, concept), concept.sentence("what"))
-    asked = [(_ask(f"then_{role}", split, rng, concept), concept.sentence(role)) for role in ROLES[2:]]
+    asked = [
+        (_ask(f"then_{role}", split, rng, concept), concept.sentence(role)) for role in concept.roles[2:]
+    ]
     for count in rng.sample(range(2, 7), 2):
         if split == "test" or not held_out(concept, count):
             again = _ask("again", split, rng, concept, **_counted(count, "sentence", rng))

@@ -130,6 +130,8 @@ def _obey(split: str, rng: Random) -> Row:
     turns: list[str] = []
     for _ in range(rng.randint(1, 3)):
         ask, reply = _exchange(split, rng)
+        while "\n" in reply:  # poems and numbered steps keep their form
+            ask, reply = _exchange(split, rng)
         turns += [ask, _formed(rule["form"], reply, slots)]
     return row(*turns, system=fill(rng.choice(of_split(rule["system"], split)), slots))
 
