@@ -54,11 +54,10 @@ say "4. Supervised fine-tuning on the mixture: the loss sees only what the assis
 stage sft --base "$base" --out "$runs/sft"
 
 say "5. The same questions to both models: what did SFT change, and what not?"
-stage compare --base "$base" --sft "$runs/sft" --out "$runs/report"
+stage compare "$base" "$runs/sft" --out "$runs/report"
 
 say "Done"
 cat >&2 <<END
 Talk to it:        $picollm chat${PICOLLM_HOME:+ $runs/sft}
 Look at it:        $runs/report/report.html
-Read what it saw:  $picollm show $runs/report/conversation.json
 END

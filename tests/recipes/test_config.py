@@ -52,5 +52,5 @@ def test_what_no_recipe_has_is_refused_by_name(tmp_path: Path, text: str, said: 
 
 
 def test_a_missing_recipe_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the recipe .*none.toml"):
+    with pytest.raises(InputError, match=r"cannot read the recipe .*none\.toml"):
         load_recipe(tmp_path / "none.toml")
