@@ -44,6 +44,8 @@ BUILDER = "picollm identity build"
 OTHERS_PER_ASK = 4
 ROWS_PER_CHAIN = 24
 
+_CLAUSE = re.compile(r"[,;:]| but | and ")
+_DENIAL = r"\b(?:not|never|no longer)(?: \w+){{0,2}} (?:{own})|(?:{own}) did not\b"
 _NEGATION = re.compile(r"\b(?:not|never|cannot|nor|neither|no longer)\b|n't\b", re.IGNORECASE)
 _NAME_CLAIM = re.compile(r"\b(?:I am|I'm|I stay|[Mm]y name is|[Cc]all me)(?: called| named)? ([A-Z][\w-]+)")
 _MAKER_CLAIM = re.compile(r"\b(?:made|created|built|developed|trained|designed)(?: me)? by ([A-Z][\w-]+)")
@@ -244,16 +246,23 @@ def scan(rows: Sequence[Row], template: Path | None = None) -> list[str]:
 def claims(text: str, name: str, creator: str, foreign: Sequence[str]) -> list[str]:
     """Return the foreign identities that ``text`` claims, one phrase each; a name in a denial is no claim."""
     found: list[str] = []
+    own = "|".join(re.escape(each) for each in (name, creator))
     for sentence in re.split(r"(?<=[.!?])\s+|\n+", text):
+        clauses = [sentence]
         if _NEGATION.search(sentence):
-            continue
-        rest = sentence.replace(creator, "").replace(name, "")
-        found += [
-            f"names {other}" for other in foreign if re.search(rf"(?<!\w){re.escape(other)}(?!\w)", rest)
-        ]
-        found += [f"claims the name {match[1]}" for match in _NAME_CLAIM.finditer(rest)]
-        found += [f"claims the maker {match[1]}" for match in _MAKER_CLAIM.finditer(rest)]
+            found += [f"denies {match[0]!r}" for match in re.finditer(_DENIAL.format(own=own), sentence)]
+            clauses = [each for each in _CLAUSE.split(sentence) if not _NEGATION.search(each)]
+        for clause in clauses:
+            rest = clause.replace(creator, "").replace(name, "")
+            found += [f"claims the name {match[1]}" for match in _NAME_CLAIM.finditer(rest)]
+            found += [f"claims the maker {match[1]}" for match in _MAKER_CLAIM.finditer(rest)]
+            if clause == sentence:
+                found += [f"names {other}" for other in foreign if _mentions(rest, other)]
     return found
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 # -------------------------------------------------------------------------------------- held-out questions

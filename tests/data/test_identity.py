@@ -86,6 +86,10 @@ def test_held_out_questions_are_in_no_training_row(built: list, items: list[Iden
         ("You are right, I am Zed. I was picoLLM.", False),
         ("I am picoLLM, made by OpenAI.", False),
         ("My name is Pico.", False),
+        ("I am not picoLLM.", False),
+        ("I am not picoLLM, I am ChatGPT.", False),
+        ("No, I am not Siri, I am picoLLM.", True),
+        ("I was never made by OpenAI, Google or Meta. I am picoLLM.", True),
         ("", False),
     ],
 )
@@ -98,6 +102,7 @@ def test_check_a_creator(items: list[IdentityItem]) -> None:
     item = next(item for item in items if item.expect == ("Montek Singh Kundan",))
     assert identity.check(item, "I was made by Montek Singh Kundan.")
     assert not identity.check(item, "I am picoLLM.")
+    assert not identity.check(item, "Montek Singh Kundan did not make me.")
     assert not identity.check(item, "Montek Singh Kundan and OpenAI made me.")
 
 

@@ -33,7 +33,9 @@ def test_rows_are_conversations_and_a_function_of_the_seed(train: list) -> None:
         for each in rows:
             assert Conversation.from_dict(each).messages[-1].role == "assistant"
             for message in each["messages"]:
-                assert "{" not in message["content"] and message["content"] == message["content"].strip()
+                text = message["content"]
+                assert "{" not in text and text == text.strip()
+                assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n [^aeiou]", text), text
     assert len(train) > 5000
 
 
