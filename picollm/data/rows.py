@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -52,7 +53,7 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: slice) -> Rows: ...
     def __getitem__(self, index: int | slice) -> Row | Rows:
         if isinstance(index, slice):
-            return self.select(self._indices[index])
+            return self._selected(self._indices[index])
         place = self._indices[index]
         if self._last is None or self._last[0] != place:  # a task reads several fields of a row in turn
             self._last = (place, self._source[place])
@@ -62,8 +63,11 @@ class Rows(Sequence[Row]):
         return (self._source[index] for index in self._indices)
 
     def select(self, indices: Sequence[int]) -> Rows:
-        """Return the rows of the underlying source at ``indices``, without copying any."""
-        return Rows(self._source, self.name, self.digest, self.files, indices)
+        """Return these rows at ``indices``, in that order, without copying any."""
+        return self._selected([self._indices[index] for index in indices])
+
+    def _selected(self, places: Sequence[int]) -> Rows:
+        return Rows(self._source, self.name, self.digest, self.files, places)
 
     def where(self, index: int) -> str:
         """Return the name of one row for an error message: ``train.parquet, row 31007``."""
@@ -108,7 +112,7 @@ def load_rows(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
     if isinstance(location, str) and location.startswith(HUB):
-        rows = _load_hub(location, split)
+        rows = _load_hub(location, split or "train")
     elif isinstance(location, (str, Path)):
         path = Path(location)
         rows = _load_files(find_files(path, split) if path.is_dir() else [path], str(location), split)
@@ -132,6 +136,22 @@ def find_files(directory: Path, split: str | None = None) -> list[Path]:
         has = ", ".join(sorted({_split(path) for path in found})) or "no data files"
         raise DataError(f"{directory} has no {split or 'data'} files; it has {has}.")
     return wanted
+
+
+def split_names(location: str | Path) -> set[str]:
+    """Return the splits at ``location``, a directory or Hub data set; none for a file, which is one whole.
+
+    Raises:
+        UnavailableError: The Hub cannot be reached, or has no such data set.
+    """
+    if str(location).startswith(HUB):
+        repository, config, revision = _hub_parts(str(location))
+        with _hub_errors(str(location)):
+            import datasets
+
+            return set(datasets.get_dataset_split_names(repository, config, revision=revision))
+    path = Path(location)
+    return {_split(file) for file in find_files(path)} if path.is_dir() else set()
 
 
 def _split(path: Path) -> str:
@@ -171,8 +191,18 @@ class _Chain:
         return self._sources[which][index - (self._ends[which - 1] if which else 0)]
 
 
-def _load_hub(location: str, split: str | None) -> Rows:
+def _load_hub(location: str, split: str) -> Rows:
     """Return the rows of a Hub data set, which stays in the cache of the ``datasets`` library."""
+    repository, config, revision = _hub_parts(location)
+    with _hub_errors(f"{location} (split {split})"):
+        import datasets
+
+        loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
+    return Rows(loaded, location, revision)
+
+
+def _hub_parts(location: str) -> tuple[str, str | None, str]:
+    """Return repository, configuration (or None) and revision."""
     name, _, revision = location.removeprefix(HUB).partition("@")
     parts = name.split("/")
     if not revision or len(parts) not in (2, 3) or not all(parts):
@@ -180,15 +210,16 @@ def _load_hub(location: str, split: str | None) -> Rows:
             f"{location!r} is no pinned data set; expected hub:org/name@revision or "
             "hub:org/name/config@revision, the revision being a commit of its page."
         )
-    import datasets
+    return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision
 
-    repository, config = "/".join(parts[:2]), parts[2] if len(parts) == 3 else None
+
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
     try:
-        loaded = datasets.load_dataset(repository, config, split=split or "train", revision=revision)
+        yield
     except Exception as error:  # of many kinds: connection, HTTP status, schema, split
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnavailableError(
-            f"cannot load {location} (split {split or 'train'}): {reason} - check name, split and revision, "
-            "go online, or pass --data-root with local files."
+            f"cannot load {what}: {reason} - check name, split and revision, go online, or pass --data-root "
+            "with local files."
         ) from error
-    return Rows(loaded, location, revision)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picollm.data.primer.wordings import SPLITS
-from picollm.data.rows import HUB, Rows, find_files, load_rows, rows_of
+from picollm.data.rows import HUB, Rows, load_rows, rows_of, split_names
 from picollm.data.wordlist import load_words
 from picollm.errors import DataError, InputError
 from picollm.tasks.arc import Arc
@@ -139,20 +139,12 @@ def _generated(name: str, entry: Entry, split: str, seed: int) -> Rows:
 
 def _published(entry: Entry, place: str | Path, split: str) -> Rows:
     """Return the rows of ``split``; without validation rows of its own, a set gives up some training rows."""
-    if isinstance(place, Path) and place.is_file():
-        rows = load_rows(place)
-        return rows if split == "test" else _held_out(rows, split)
-    names = dict(entry.splits).get(split, (split,))
-    if isinstance(place, str):
-        return load_rows(place, split=names[0])
-    has = {path.name.split(".")[0].split("-")[0] for path in find_files(place)}
-    for own in names:
-        if own in has:
-            rows = load_rows(place, split=own)
-            return _held_out(rows, split) if split == "train" and "validation" not in has else rows
-    if split == "validation":
-        return _held_out(_published(entry, place, "train"), split)
-    return load_rows(place, split=split)
+    has = split_names(place)
+    shares = split != "test" and "validation" not in has
+    wanted = "train" if shares else split
+    names = dict(entry.splits).get(wanted, (wanted,))
+    rows = load_rows(place, split=next((name for name in names if name in has), names[0]))
+    return _held_out(rows, split) if shares else rows
 
 
 def _held_out(rows: Rows, split: str) -> Rows:

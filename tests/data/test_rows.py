@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picollm.data.rows import load_rows, rows_of
+from picollm.data.rows import load_rows, rows_of, split_names
 from picollm.errors import DataError, InputError, UnavailableError
 
 
@@ -32,6 +32,8 @@ def test_a_split_is_a_file_or_its_shards_there_or_below_data(tmp_path: Path) -> 
     assert numbers(load_rows(str(tmp_path / "b"), split="train")) == [1, 2, 3, 4]
     assert numbers(load_rows(tmp_path / "b", split="test")) == [5]
     assert numbers(load_rows(tmp_path / "a")) == [3, 1, 2]  # without a split every file, by name
+    assert split_names(tmp_path / "a") == split_names(str(tmp_path / "b")) == {"train", "test"}
+    assert split_names(tmp_path / "a" / "train.jsonl") == set()
     assert numbers(load_rows([tmp_path / "a" / "train.jsonl", tmp_path / "a" / "test.jsonl"])) == [1, 2, 3]
 
 
@@ -51,6 +53,7 @@ def test_rows_are_a_sequence_whose_selections_remember_where_rows_are(tmp_path: 
     assert numbers(rows[2:8:2]) == [2, 4, 6]
     assert numbers(rows[2:8][1:3]) == [3, 4]
     assert numbers(rows.select([7, 7, 0])) == [7, 7, 0]
+    assert numbers(rows[2:8].select([5, 0]).select([1])) == [2]
     assert rows[2:8].where(1).endswith("a.jsonl, row 3")
     assert rows[:2].digest == rows.digest
     with pytest.raises(IndexError):
