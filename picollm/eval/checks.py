@@ -129,6 +129,16 @@ _NEEDS = {
 }
 
 
+_ANSWER_KEYS = {
+    "contains": ("any", "all", "text"),
+    "one_word": ("answer", "any"),
+    "one_of": ("options", "text"),
+    "letter_only": ("answer",),
+    "starts_with": ("text",),
+    "ends_with": ("text",),
+}
+
+
 def passes(check: Check, text: str) -> bool:
     """Return whether the reply ``text`` obeys ``check`` (one that ``validate_check`` accepts)."""
     return _KINDS[check["kind"]](check, text)
@@ -140,8 +150,7 @@ def answers(check: Check) -> list[str]:
         return [answer for part in check["checks"] for answer in answers(part)]
     if check["kind"] == "number":
         return [f"{check['value']:g}" if isinstance(check["value"], float) else str(check["value"])]
-    named = {"contains": ("any", "all", "text"), "one_word": ("answer", "any"), "letter_only": ("answer",)}
-    return _phrases(check, *named.get(check["kind"], ()))
+    return _phrases(check, *_ANSWER_KEYS.get(check["kind"], ()))
 
 
 def validate_check(check: object, where: str) -> None:
@@ -161,3 +170,38 @@ def validate_check(check: object, where: str) -> None:
         )
     for part in [*check.get("checks", []), *([check["check"]] if kind == "not" else [])]:
         validate_check(part, where)
+
+
+def describe_check(check: Check) -> str:
+    """Return what ``check`` asks for, as a person would say it.
+
+    >>> describe_check({"kind": "all", "checks": [{"kind": "lines", "count": 2}, {"kind": "uppercase"}]})
+    'exactly 2 lines; in uppercase'
+    """
+    kind = check["kind"]
+    if kind in ("sentences", "lines", "words", "bullets"):
+        return f"{_describe_count(check)} {'list items' if kind == 'bullets' else kind}"
+    if kind in ("all", "any"):
+        return ("; " if kind == "all" else " or ").join(describe_check(part) for part in check["checks"])
+    if kind == "not":
+        return f"not: {describe_check(check['check'])}"
+    if kind == "number":
+        return f"{'only' if check.get('only') else 'ends at'} the number {check['value']}"
+    if kind == "contains":
+        wanted = [" or ".join(_phrases(check, "any")), " and ".join(_phrases(check, "all", "text"))]
+        return "mentions " + " and ".join(filter(None, wanted))
+    if kind == "excludes":
+        return "does not say " + " or ".join(_phrases(check, "any", "all", "text"))
+    if kind in ("uppercase", "lowercase", "json"):
+        return f"in {kind}"
+    given = " or ".join(_phrases(check, "answer", "any", "options", "text", "word"))
+    phrase = {"letter_only": "only the letter", "one_word": "the one word", "one_of": "exactly"}
+    return f"{phrase.get(kind, kind.replace('_', ' '))} {given}".strip()
+
+
+def _describe_count(check: Check) -> str:
+    if "count" in check:
+        return f"exactly {check['count']}"
+    if "min" in check and "max" in check:
+        return f"{check['min']} to {check['max']}"
+    return f"at least {check['min']}" if "min" in check else f"at most {check['max']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 Form = Literal["chat", "completion"]
 
-COMPLETION_TOKENS = (
-    32  # a fact, a number or a word; a base model that has not said it by then is telling something else
-)
+COMPLETION_ROOM = 16  # a continuation may be this many tokens longer than the right answer
 _CHUNK = 256  # questions handed to the engine at once: enough to keep it full, few enough that progress shows
 _SPEAKER = re.compile(r"^\s*(?:user|assistant|system)\s*:", re.IGNORECASE | re.MULTILINE)
 
@@ -66,13 +64,13 @@ def evaluate(
         InputError: ``limit`` below 1, an empty task, or a form that the checkpoint or the task does not have.
     """
     indices = choose(task, limit, seed)
-    answer = _form(task, indices[0], form)
+    _check_form(task, form)
     outcomes: list[_Outcome] = []
     start = time.perf_counter()
     with progress.bar(f"{task.name} ({form})", len(indices), "questions") as bar:
         for first in range(0, len(indices), _CHUNK):
             chunk = indices[first : first + _CHUNK]
-            outcomes += answer(engine, task, chunk, form, max_tokens)
+            outcomes += _answer(engine, task, chunk, form, max_tokens)
             bar.advance(len(chunk), right=sum(outcome.right for outcome in outcomes) / len(outcomes))
     return _score(task, form, indices, outcomes, time.perf_counter() - start, num_failures)
 
@@ -103,38 +101,55 @@ def leaks_role(reply: Reply, tokenizer: Tokenizer) -> bool:
     return reply.finish_reason == "foreign_role" or spelled or _SPEAKER.search(reply.text) is not None
 
 
-def _form(
-    task: Task, index: int, form: Form
-) -> Callable[[Engine, Task, Sequence[int], Form, int], list[_Outcome]]:
-    """Return how ``task`` is answered in ``form``. Raises InputError where it cannot be."""
+def _check_form(task: Task, form: Form) -> None:
     if task.scoring is None:
         raise InputError(f"the task {task.name!r} is only trained on; it has no rule for right answers.")
-    if form == "completion" and task.completion(index) is None:
+    if form == "completion" and task.completion(0) is None:
         raise InputError(f"the task {task.name!r} has no completion form; score it in chat form.")
-    if task.scoring == "letters":
-        return _choose_letters
-    return _reply if form == "chat" else _complete
 
 
-def _reply(engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int) -> list[_Outcome]:
+def _answer(
+    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
+) -> list[_Outcome]:
+    """Return what became of the questions ``indices``, in their order."""
+    ids = {index: _prompt_ids(engine, task, index, form) for index in indices}
+    by_letter = task.scoring == "letters"
+    room = engine.context_length - (0 if by_letter else 1)
+    fitting = {index: prompt for index, prompt in ids.items() if len(prompt) <= room}
+    if by_letter:
+        found = _by_letter(engine, task, fitting)
+    elif form == "chat":
+        found = _by_reply(engine, task, list(fitting), max_tokens)
+    else:
+        found = _by_continuation(engine, task, fitting, max_tokens)
+    outcomes = dict(zip(fitting, found, strict=True))
+    return [outcomes.get(index, _TOO_LONG) for index in indices]
+
+
+def _prompt_ids(engine: Engine, task: Task, index: int, form: Form) -> list[int]:
+    """Return what the model reads; in completion form, a document's beginning as training had them."""
+    if form == "chat":
+        return engine.format.render_for_completion(task.prompt(index))
+    text = task.completion(index) or ""
+    try:
+        return engine.format.render_completion_prompt(text)
+    except InputError:
+        return engine.tokenizer.encode(text)  # a foreign base model
+
+
+def _by_reply(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) -> list[_Outcome]:
     """Let the model answer in chat form and check what it writes."""
-    prompts = {index: task.prompt(index) for index in indices}
-    fitting = [
-        i for i, p in prompts.items() if len(engine.format.render_for_completion(p)) < engine.context_length
-    ]
-    replies = engine.complete_many(
-        [prompts[index] for index in fitting], SamplingParams(max_tokens=max_tokens, temperature=0.0)
-    )
-    outcomes = {
-        index: _Outcome(
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
+    replies = engine.complete_many([task.prompt(index) for index in indices], params)
+    return [
+        _Outcome(
             task.check(index, reply.message),
             readable_reply(reply),
             reply.finish_reason == "stop",
             leaks_role(reply, engine.tokenizer),
         )
-        for index, reply in zip(fitting, replies, strict=True)
-    }
-    return [outcomes.get(index, _TOO_LONG) for index in indices]
+        for index, reply in zip(indices, replies, strict=True)
+    ]
 
 
 def readable_reply(reply: Reply) -> str:
@@ -143,22 +158,15 @@ def readable_reply(reply: Reply) -> str:
     return "".join(shown[part.type].format(part.text) for part in reply.parts)
 
 
-def _choose_letters(
-    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
-) -> list[_Outcome]:
+def _by_letter(engine: Engine, task: Task, prompts: Mapping[int, list[int]]) -> list[_Outcome]:
     """Take the most probable option letter at the place where the answer begins."""
-    if form == "chat":
-        ids = {index: engine.format.render_for_completion(task.prompt(index)) for index in indices}
-    else:
-        ids = {index: completion_prompt(engine, task.completion(index) or "") for index in indices}
-    fitting = [index for index in indices if len(ids[index]) <= engine.context_length]
-    letters = {index: task.letters(index) or [] for index in fitting}
-    candidates = [[_one_token(engine.tokenizer, letter) for letter in letters[index]] for index in fitting]
-    scores = engine.score([ids[index] for index in fitting], candidates)
-    chosen = {index: letters[index][int(np.argmax(row))] for index, row in zip(fitting, scores, strict=True)}
+    letters = [task.letters(index) or [] for index in prompts]
+    candidates = [[_one_token(engine.tokenizer, letter) for letter in options] for options in letters]
+    scores = engine.score(list(prompts.values()), candidates)
+    chosen = [options[int(np.argmax(row))] for options, row in zip(letters, scores, strict=True)]
     return [
-        _Outcome(chosen[index] == task.answer_letter(index), chosen[index]) if index in chosen else _TOO_LONG
-        for index in indices
+        _Outcome(letter == task.answer_letter(index), letter)
+        for index, letter in zip(prompts, chosen, strict=True)
     ]
 
 
@@ -171,28 +179,20 @@ def _one_token(tokenizer: Tokenizer, letter: str) -> int:
     return ids[0]
 
 
-def _complete(
-    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
+def _by_continuation(
+    engine: Engine, task: Task, prompts: Mapping[int, list[int]], max_tokens: int
 ) -> list[_Outcome]:
     """Let a base model continue plain text and check the continuation."""
-    ids = {index: completion_prompt(engine, task.completion(index) or "") for index in indices}
-    fitting = [index for index in indices if len(ids[index]) < engine.context_length]
-    params = SamplingParams(max_tokens=min(max_tokens, COMPLETION_TOKENS), temperature=0.0)
-    replies = dict(zip(fitting, engine.complete_ids([ids[index] for index in fitting], params), strict=True))
-    return [
-        _Outcome(task.check_completion(index, replies[index].text), replies[index].text)
-        if index in replies
-        else _TOO_LONG
-        for index in indices
+    answers = [engine.tokenizer.encode(task[index].messages[-1].text) for index in prompts]
+    params = [
+        SamplingParams(max_tokens=min(max_tokens, len(answer) + COMPLETION_ROOM), temperature=0.0)
+        for answer in answers
     ]
-
-
-def completion_prompt(engine: Engine, text: str) -> list[int]:
-    """Return the ids of ``text`` as a base model reads it: the beginning of a document of its training."""
-    try:
-        return engine.format.render_completion_prompt(text)
-    except InputError:
-        return engine.tokenizer.encode(text)
+    replies = engine.complete_ids(list(prompts.values()), params)
+    return [
+        _Outcome(task.check_completion(index, reply.text), reply.text)
+        for index, reply in zip(prompts, replies, strict=True)
+    ]
 
 
 def _score(

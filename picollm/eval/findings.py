@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from picollm.eval.checks import describe_check
 from picollm.eval.comparison import Comparison, FactsRow
 from picollm.eval.score import GroupScore
 from picollm.eval.tables import NONE, percent
 from picollm.eval.weights import overall_movement
 
 _GUESSABLE = 0.1  # a share that guessing among the likely answers of a question can reach
+
+_RULES = (
+    "identity",
+    "pressure",
+    "system",
+    "memory",
+)  # prompts about what the model was told to be and to keep
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,9 @@ def limits(comparison: Comparison) -> list[Limit]:
         ),
         Limit(
             "It does not guarantee safety or obedience.",
-            "The model imitates the conversations it saw; what they do not contain, it was not taught to refuse. "
-            "Nothing here was trained against misuse.",
-            _prompt_failures(comparison, ("identity", "refus", "system", "safety", "memory")),
+            "The model imitates the conversations it saw; what they do not contain, it was not taught to "
+            "refuse. Nothing here was trained against misuse.",
+            _prompt_failures(comparison, about_rules=True),
         ),
         Limit(
             "It does not create tools.",
@@ -119,7 +127,7 @@ def limits(comparison: Comparison) -> list[Limit]:
             "It does not replace evaluation.",
             f"A reply that reads well and ends by itself can still be wrong: {num_failed} of {num_checked} "
             "checkable prompts failed their check.",
-            _prompt_failures(comparison, ()),
+            _prompt_failures(comparison, about_rules=False),
         ),
     ]
 
@@ -135,21 +143,13 @@ def _task_failures(comparison: Comparison, names: Sequence[str], prefer: str | N
     return tuple(Example(f.prompt, f.reply, f"expected: {f.expected}") for f in failures[:2])
 
 
-def _prompt_failures(comparison: Comparison, categories: Sequence[str]) -> tuple[Example, ...]:
+def _prompt_failures(comparison: Comparison, about_rules: bool) -> tuple[Example, ...]:
+    """Return prompts whose check the SFT model failed, of the categories about rules or of the others."""
     failed = [
         prompt
         for prompt in comparison.prompts
-        if prompt.sft.properties.passes is False
-        and (not categories or any(part in prompt.category.lower() for part in categories))
-        and (categories or prompt.sft.properties.ends_by_itself)
+        if prompt.sft.properties.passes is False and (prompt.category in _RULES) == about_rules
     ]
-    return tuple(Example(p.prompt, p.sft.text, f"the check: {describe_check(p.check)}") for p in failed[:2])
-
-
-def describe_check(check: dict[str, object] | None) -> str:
-    """Return a check as a person would say it."""
-    if check is None:
-        return "none"
-    kind = str(check["kind"]).replace("_", " ")
-    rest = ", ".join(f"{key} {value}" for key, value in check.items() if key != "kind")
-    return f"{kind}: {rest}" if rest else kind
+    return tuple(
+        Example(p.prompt, p.sft.text, f"asked for: {describe_check(p.check)}") for p in failed[:2] if p.check
+    )
