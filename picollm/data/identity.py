@@ -183,13 +183,9 @@ def load(path: Path | None = None, manifest: Path | None = None) -> list[Row]:
         DataError: the file was altered, or a row breaks the schema; the text names file and row.
     """
     path = path or CONVERSATIONS
-    manifests.verify(path, Manifest.load(manifest or manifest_path(path)))
-    return _parse(manifests.read_bytes(path), path)
-
-
-def _parse(content: bytes, path: Path) -> list[Row]:
+    content = manifests.verify(path, Manifest.load(manifest or manifest_path(path)))
     rows: list[Row] = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             rows.append(json.loads(line))
             Conversation.from_dict(rows[-1])
@@ -220,8 +216,7 @@ def verify(
             manifests.download(url, download_to, pinned, timeout_s=timeout_s)
         else:
             manifests.check_content(manifests.fetch(url, timeout_s=timeout_s), pinned, url)
-    manifests.verify(path, pinned)
-    _parse(manifests.read_bytes(path), path)
+    load(path, manifest)
     return pinned
 
 
@@ -244,7 +239,7 @@ def scan(rows: Sequence[Row], template: Path | None = None) -> list[str]:
 
 
 def claims(text: str, name: str, creator: str, foreign: Sequence[str]) -> list[str]:
-    """Return the foreign identities that ``text`` claims, one phrase each; a name in a denial is no claim."""
+    """Return how ``text`` contradicts the identity, a phrase each; a foreign name in a denial is no claim."""
     found: list[str] = []
     own = "|".join(re.escape(each) for each in (name, creator))
     for sentence in re.split(r"(?<=[.!?])\s+|\n+", text):

@@ -88,11 +88,16 @@ def _template(found: dict[str, Any]) -> Template:
     chains = tuple(tuple(chain["topics"]) for chain in found["chain"])
     tests = tuple(found.get("test", ()))
     for topic in topics.values():
-        _ = topic["asks"][0], topic["replies"][0]
+        for key in ("asks", "replies"):
+            if not isinstance(topic[key], list) or not topic[key]:
+                raise TypeError(f"{key} of topic {topic['name']!r} must be a list of sentences")
     for name in {name for chain in chains for name in chain}:
         _ = topics[name]
     for test in tests:
         _ = test["kind"], [assistant[key] for key in test["expect"]]
+        for turns in test.get("turns", ()):
+            if len(turns) % 2 == 0:
+                raise ValueError(f"the turns {turns} must begin and end with the user")
     return Template(
         assistant=assistant,
         others=others,

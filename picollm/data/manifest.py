@@ -134,19 +134,21 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def verify(path: Path, manifest: Manifest) -> None:
-    """Return when the file is byte for byte what the manifest pins.
+def verify(path: Path, manifest: Manifest) -> bytes:
+    """Return the content of the file, which is byte for byte what the manifest pins.
 
     Raises:
         UnavailableError: the file is missing.
         DataError: it differs; the text says in what.
     """
-    differences = manifest.differences(read_bytes(path))
+    content = read_bytes(path)
+    differences = manifest.differences(content)
     if differences:
         raise DataError(
             f"{path} is not what its manifest pins: {'; '.join(differences)}. "
             "Restore the file, or build it again together with its manifest."
         )
+    return content
 
 
 def fetch(url: str, *, timeout_s: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BYTES) -> bytes:

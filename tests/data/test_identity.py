@@ -175,6 +175,8 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
         ('"What is your name?",', '"What is your {nickname}?",', "nobody fills {nickname}"),
         ('topics = ["name", "creator"]', 'topics = ["name", "maker_of"]', "lacks 'maker_of'"),
         ("[assistant]", "[assistant", "is not an identity file"),
+        ('replies = ["{name}"]', 'replies = "{name}"', "replies of topic 'one_word' must be a list"),
+        (', "And who is the person that made you?"]', "]", "must begin and end with the user"),
         ('expect = ["name"]', 'expect = ["surname"]', "lacks 'surname'"),
         ('"Who am I talking to?"', '"Who exactly are you?"', "is also a training question"),
     ],

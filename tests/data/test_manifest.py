@@ -42,7 +42,7 @@ def test_save_and_load(pinned: Manifest, tmp_path: Path) -> None:
 
 
 def test_verify_passes_the_same_bytes(rows: Path, pinned: Manifest) -> None:
-    manifests.verify(rows, pinned)
+    assert manifests.verify(rows, pinned) == ROWS
 
 
 @pytest.mark.parametrize(
