@@ -71,7 +71,8 @@ def load_task(
     The rows come from ``location`` (a file or directory, looked up below ``data_root`` first, or
     ``hub:org/name@revision``); without one from the set's published place below ``data_root``; without that
     from the package's own generator. Facts and identity are always the package's own unless a location is
-    given, and so are words where the data root has no word list.
+    given, and so are words where the data root has no word list. A set without validation rows of its own,
+    and a single file, gives up every 50th training row for them.
 
     Raises:
         InputError: An unknown task or split, or a limit below 1.

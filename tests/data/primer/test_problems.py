@@ -8,8 +8,10 @@ from collections import Counter
 
 import pytest
 
+from picollm.data import primer
 from picollm.data.primer import problems
 from picollm.data.primer.wordings import SPLITS
+from picollm.data.primer.words import split_of
 from picollm.errors import InputError
 from picollm.tools.calculator import calculate
 
@@ -90,3 +92,10 @@ def test_rows_are_a_function_of_split_seed_and_limit() -> None:
     assert problems.rows("train", 3, limit=50) != ROWS["train"][:50]
     with pytest.raises(InputError, match="unknown split"):
         problems.rows("dev")
+
+
+def test_no_document_of_the_primer_computes_a_held_out_expression() -> None:
+    text = "\n".join(itertools.islice(primer.documents(6), 4000))
+    computed = {"".join(found) for found in re.findall(r"(\d+) ?([-+*/]) ?(\d+) ?=", text)}
+    assert len(computed) > 500
+    assert {expression for expression in computed if split_of(expression) != "train"} == set()

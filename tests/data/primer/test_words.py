@@ -63,3 +63,11 @@ def test_held_out_words_are_rare_in_the_documents() -> None:
     for document in itertools.islice(primer.documents(5), 4000):
         count.update(held_out & set(re.findall("[a-z]+", document.lower())))
     assert {word: times for word, times in count.items() if times > 4} == {}
+
+
+def test_no_training_text_spells_a_held_out_word() -> None:
+    held_out = {",".join(word) for split in ("validation", "test") for word in words.words(split)}
+    texts = list(itertools.islice(primer.documents(6), 4000))
+    texts += [turn["content"] for row in primer.rows("smoltalk", "train") for turn in row["messages"]]
+    spelled = set(re.findall(r"[a-z](?:,[a-z]){2,}", "\n".join(texts)))
+    assert len(spelled) > 1000 and not spelled & held_out
