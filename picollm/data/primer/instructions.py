@@ -108,6 +108,8 @@ def _yes_no(split: str, rng: Random) -> Row:
 
 def _repeat(split: str, rng: Random) -> Row:
     text = sentence(rng)
+    if rng.random() < 0.3:  # any words, so that copying does not lean on grammar
+        text = " ".join(rng.sample(dictionary(split), rng.randint(2, 4)))
     return _skill("repeat", split, rng, text, text=text)
 
 
@@ -153,9 +155,8 @@ def _list(split: str, rng: Random) -> Row:
 
 
 def _sentence_with(split: str, rng: Random) -> Row:
-    word = any_of("things", rng)
-    answer = rng.choice(_file()["skills"]["sentence_with_replies"])
-    return _skill("sentence_with", split, rng, fill(answer, {"word": word}), word=word)
+    word = rng.choice(dictionary(split))
+    return _skill("sentence_with", split, rng, f"Today I learned the word {word}.", word=word)
 
 
 def _word_of(split: str, rng: Random) -> Row:
