@@ -18,7 +18,7 @@ from picollm.eval.score import Interval, bootstrap_ratio_interval
 from picollm.progress import SILENT, Progress
 from picollm.train.batches import NO_TARGET, join
 from picollm.train.examples import Examples
-from picollm.train.packing import best_fit_decreasing
+from picollm.train.packing import spread
 
 if TYPE_CHECKING:
     from picollm.chat.conversation import Conversation
@@ -74,7 +74,7 @@ def summed_losses(
     costs = examples.costs
     losses = np.zeros(len(examples))
     with progress.bar(title, int(costs.sum()), "tokens") as bar:
-        for group in best_fit_decreasing(costs.tolist(), max(_BATCH_TOKENS, int(costs.max(initial=0)))):
+        for group in spread(costs.tolist(), max(_BATCH_TOKENS, int(costs.max(initial=0)))):
             members = np.asarray(group, np.int64)
             batch = join(examples, members).to(device)
             select = (batch.targets != NO_TARGET).nonzero().flatten()

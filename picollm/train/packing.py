@@ -1,11 +1,14 @@
-"""Which examples share a batch: whole examples, each exactly once, best fit first.
+"""Which examples share a batch: whole examples, each exactly once, every batch a mixture of lengths.
 
 Examples are taken in a random order, a window at a time; inside a window the longest is placed first, each
-into the fullest batch that still has room (best-fit decreasing). No example is put back, so none can starve.
+into the emptiest batch. No example is put back, so none can starve. Best-fit decreasing fills 0.2 % better,
+but it puts the longest conversations into one batch and the shortest into another: steps of unlike data.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,31 +37,23 @@ class Packs:
         return self.members[self.bounds[index] : self.bounds[index + 1]]
 
 
-def best_fit_decreasing(costs: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return groups of positions in ``costs``, each group costing at most ``capacity``.
+def spread(costs: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return groups of positions in ``costs``, each group costing at most ``capacity``, all of similar cost.
 
-    ``open_`` is a bit set: bit ``r`` says that some group has exactly ``r`` free. The lowest set bit at or
-    above a cost is the best fit, found without a search.
+    Starts with as many groups as a perfect packing has, and adds one where nothing has room: longest
+    processing time first (Graham 1969) under a capacity.
     """
-    with_room: list[list[list[int]]] = [[] for _ in range(capacity + 1)]
-    open_ = 0
-    groups: list[list[int]] = []
+    groups: list[list[int]] = [[] for _ in range(max(1, math.ceil(sum(costs) / capacity)))]
+    heap = [(0, number) for number in range(len(groups))]
     for position in np.argsort(-np.asarray(costs, np.int64), kind="stable").tolist():
-        cost = costs[position]
-        fitting = open_ >> cost
-        if fitting:
-            room = cost + (fitting & -fitting).bit_length() - 1
-            group = with_room[room].pop()
-            if not with_room[room]:
-                open_ ^= 1 << room
+        used, emptiest = heap[0]
+        if used + costs[position] <= capacity:
+            groups[emptiest].append(position)
+            heapq.heapreplace(heap, (used + costs[position], emptiest))
         else:
-            room = capacity
-            group = []
-            groups.append(group)
-        group.append(position)
-        with_room[room - cost].append(group)
-        open_ |= 1 << (room - cost)
-    return groups
+            heapq.heappush(heap, (costs[position], len(groups)))
+            groups.append([position])
+    return [group for group in groups if group]
 
 
 def pack(costs: Int64s, capacity: int, rng: np.random.Generator) -> Packs:
@@ -80,7 +75,7 @@ def pack(costs: Int64s, capacity: int, rng: np.random.Generator) -> Packs:
     groups: list[Int64s] = []
     for start in range(0, len(order), window):
         part = order[start : start + window]
-        groups += [part[group] for group in best_fit_decreasing(costs[part].tolist(), capacity)]
+        groups += [part[group] for group in spread(costs[part].tolist(), capacity)]
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     bounds = np.cumsum([0, *map(len, shuffled)], dtype=np.int64)
     return Packs(np.concatenate(shuffled) if shuffled else np.empty(0, np.int64), bounds)
