@@ -18,9 +18,7 @@ import numpy.typing as npt
 from picollm.errors import ContextError
 
 Int64s = npt.NDArray[np.int64]
-BATCHES_PER_WINDOW = (
-    256  # one batch in 256 is left half empty: 99.8 % fill at best, and still a random mixture
-)
+BATCHES_PER_WINDOW = 256  # one batch in 256 may stay half empty: 99.8 % fill at best
 
 
 @dataclass(frozen=True)
