@@ -13,12 +13,8 @@ from picollm.eval.weights import overall_movement
 
 _GUESSABLE = 0.1  # a share that guessing among the likely answers of a question can reach
 
-_RULES = (
-    "identity",
-    "pressure",
-    "system",
-    "memory",
-)  # prompts about what the model was told to be and to keep
+# Categories of prompts about what the model was told to be or to keep.
+_RULES = ("identity", "pressure", "system", "memory")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,17 @@
-"""A comparison of two models that never were, with every part a report can show."""
+"""A small real checkpoint, and a comparison made by hand with every part a report can show."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from pathlib import Path
 
 import pytest
+import torch
+
+from picollm.chat.format import ChatFormat
+from picollm.checkpoint import Checkpoint
+from picollm.data import primer
 
 from picollm.eval.bits import BitsPerByte, SourceLoss
 from picollm.eval.comparison import (
@@ -22,13 +29,51 @@ from picollm.eval.comparison import (
 from picollm.eval.properties import Properties
 from picollm.eval.score import Failure, GroupScore, Score
 from picollm.eval.weights import ConfigDifference, Movement
+from picollm.model.config import ModelConfig
+from picollm.model.llama import Model
+from picollm.record import Record
+from picollm.tokenizer import Tokenizer
+
+CONTEXT = 160
+
+
+def random_model(vocab_size: int, seed: int) -> Model:
+    """Return a model whose every matrix is random, so that all of it decides what it says."""
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+    )
+    model, generator = Model(config), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    documents = itertools.islice(primer.documents(0), 300)
+    return Tokenizer.train(documents, 512, ChatFormat.required_tokens("picollm"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tokenizer: Tokenizer) -> Checkpoint:
+    fmt = ChatFormat.named("picollm", tokenizer)
+    return Checkpoint(random_model(len(tokenizer), 1), tokenizer, fmt, Record("sft"), Path("random"))
+
 
 BASE_TEXT = (
-    "Self-attention is one of the parts. The parts are the parts of the model. The parts are the parts of the"
+    "Self-attention is one of the parts. The parts are the parts of the model. The parts are the parts"
 )
 SFT_TEXT = (
-    "Self-attention lets every token look at the tokens before it. Each token asks with a query and is found by a "
-    "key. The values that match best are mixed into what the token becomes. In short, words read their own context."
+    "Self-attention lets every token look at the tokens before it. Each token asks with a query and is found by "
+    "a key. The values that match best are mixed into it. In short, words read their own context."
 )
 
 
