@@ -56,7 +56,7 @@ def _primer(seed: int, num_validation: int) -> Corpus:
     from picollm.data import primer
 
     held_out = list(itertools.islice(primer.documents(seed + _VALIDATION_SEED_OFFSET), num_validation))
-    provenance = [{"source": PRIMER, "sha256": primer.digest(), "seed": seed}]
+    provenance = [{"source": PRIMER, "sha256": primer.digest(seed), "seed": seed}]
     return Corpus(primer.documents(seed), held_out, provenance)
 
 

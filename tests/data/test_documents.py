@@ -24,7 +24,7 @@ def test_the_primer_is_its_generator_and_its_held_out_text_is_another_stream() -
     drawn = list(itertools.islice(corpus.training, 2000))
     assert drawn == list(itertools.islice(primer.documents(3), 2000))
     assert len(corpus.validation) == 20 and corpus.validation != drawn[:20]
-    assert corpus.provenance[0]["sha256"] == primer.digest()
+    assert corpus.provenance[0]["sha256"] == primer.digest(3)
 
 
 def test_every_document_comes_once_an_epoch_and_the_last_file_never(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ wordings, and none is luckier than another. Any document can be had without the 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from random import Random
 
-from picollm.data.primer import concepts, problems, prose, spelling
+from picollm.data.primer import concepts, drills, problems, prose, spelling
 from picollm.data.primer.facts import Fact, of_groups
 
 # What a block is made of. Texts about facts: how they are told, the share of all facts that a block tells
@@ -24,16 +25,17 @@ from picollm.data.primer.facts import Fact, of_groups
 # asked for, which is what lets fine-tuning unlock facts that it never asks about (group B).
 Telling = Callable[[Sequence[Fact], int, Random], str]
 FACT_TEXTS: tuple[tuple[Telling, float, int], ...] = (
-    (prose.topic_notes, 1.0, 5),  # 9 %
-    (prose.notes, 1.0, 5),  # 8 %
-    (prose.quiz, 1.0, 4),  # 13 %
-    (prose.dialogue, 1.0, 3),  # 18 %
-    (prose.choices, 0.4, 2),  # 11 %: to say the letter of an answer is a skill of its own
-    (prose.copies, 0.1, 2),  # 2 %: copying is what arithmetic and spelling are made of
+    (prose.topic_notes, 1.0, 5),  # 7 %
+    (prose.notes, 1.0, 5),  # 7 %
+    (prose.quiz, 1.0, 4),  # 10 %
+    (prose.dialogue, 1.0, 3),  # 14 %
+    (prose.choices, 0.4, 2),  # 9 %: to say the letter of an answer is a skill of its own
+    (prose.copies, 0.1, 2),  # 1 %
 )
-NUM_CONCEPTS = 240  # 14 %: the course's own words, explained
-NUM_PROBLEMS = 180  # 12 %: sums and word problems
-NUM_SPELLINGS = 240  # 13 %: words, letter by letter
+NUM_CONCEPTS = 240  # 11 %: the course's own words, explained
+NUM_PROBLEMS = 240  # 12 %: sums and word problems
+NUM_SPELLINGS = 320  # 13 %: words, letter by letter
+NUM_DRILLS = 360  # 16 %: copying and remembering, which arithmetic and spelling are made of
 
 
 def documents(seed: int) -> Iterator[str]:
@@ -54,6 +56,15 @@ def block_size() -> int:
     return len(block(0, 0))
 
 
+@cache
+def digest(seed: int) -> str:
+    """Return a sha256 over the first blocks of ``documents(seed)``: enough to use every wording of a fact."""
+    total = hashlib.sha256()
+    for number in range(12):
+        total.update("\0".join(block(seed, number)).encode())
+    return total.hexdigest()
+
+
 @lru_cache(maxsize=2)
 def block(seed: int, number: int) -> tuple[str, ...]:
     """Return the documents of one block in the order in which they are read."""
@@ -67,6 +78,7 @@ def block(seed: int, number: int) -> tuple[str, ...]:
     texts += itertools.islice(concepts.paragraphs(rng), NUM_CONCEPTS)
     texts += itertools.islice(problems.documents(other_seed), NUM_PROBLEMS)
     texts += itertools.islice(spelling.documents(other_seed), NUM_SPELLINGS)
+    texts += itertools.islice(drills.documents(other_seed), NUM_DRILLS)
     rng.shuffle(texts)
     return tuple(texts)
 
