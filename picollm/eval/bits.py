@@ -91,7 +91,7 @@ def _token_losses(hidden_SE: torch.Tensor, weight_VE: torch.Tensor, targets_S: t
     rows = max(1, _LOGIT_ELEMENTS // weight_VE.shape[0])
     pieces = [
         torch.nn.functional.cross_entropy((hidden @ weight_VE.T).float(), targets, reduction="none")
-        for hidden, targets in zip(hidden_SE.split(rows), targets_S.split(rows), strict=True)
+        for hidden, targets in zip(torch.split(hidden_SE, rows), torch.split(targets_S, rows), strict=True)
     ]
     return torch.cat(pieces)
 

@@ -22,17 +22,18 @@ from picollm.eval.comparison import (
     TaskComparison,
     paired_differences,
 )
-from picollm.eval.evaluate import evaluate, leaks_role, readable_reply
+from picollm.eval.evaluate import Form, evaluate, leaks_role, readable_reply
 from picollm.eval.prompts import Prompt, load_prompts, reply_properties
 from picollm.eval.weights import config_differences, weight_movement
 from picollm.infer.engine import Engine
-from picollm.infer.sampling import SamplingParams
+from picollm.infer.params import SamplingParams
 from picollm.progress import SILENT, Progress
 from picollm.weights import grow_embeddings
 
 if TYPE_CHECKING:
     from picollm.chat.format import ChatFormat
     from picollm.checkpoint import Checkpoint
+    from picollm.eval.score import Score
     from picollm.infer.request import Reply
     from picollm.tasks.task import Task
 
@@ -199,16 +200,17 @@ def _score(
     """Score one task in the three forms; the base model's questions are among those of the SFT model."""
     num = limits.of(task.name)
     fewer = num if task.scoring == "letters" else _least(num, limits.base_chat_questions)
-    options = {"seed": seed, "max_tokens": limits.max_tokens, "progress": progress}
+
+    def score(engine: Engine, limit: int | None, form: Form = "chat") -> Score:
+        return evaluate(
+            engine, task, limit=limit, form=form, seed=seed, max_tokens=limits.max_tokens, progress=progress
+        )
+
     return TaskComparison(
         task=task.name,
-        sft_chat=evaluate(sft, task, limit=num, **options),
-        base_chat=evaluate(base, task, limit=fewer, **options),
-        base_completion=(
-            evaluate(completing, task, limit=num, form="completion", **options)
-            if task.completion(0) is not None
-            else None
-        ),
+        sft_chat=score(sft, num),
+        base_chat=score(base, fewer),
+        base_completion=score(completing, num, "completion") if task.completion(0) is not None else None,
     )
 
 

@@ -166,11 +166,12 @@ class Comparison:
             DataError: A field is missing or of another kind, as in a file of another version.
         """
         try:
-            return _read(cls, value)
+            found: Comparison = _read(cls, value)
         except (TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"this is not a comparison that this version wrote ({error}). Run the comparison again."
             ) from error
+        return found
 
 
 def paired_differences(prompts: Sequence[PromptComparison], seed: int = 0) -> tuple[Difference, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from picollm.chat.conversation import format_messages
 from picollm.errors import InputError
 from picollm.eval.score import Failure, GroupScore, Score
-from picollm.infer.sampling import SamplingParams
+from picollm.infer.params import SamplingParams
 from picollm.progress import SILENT, Progress
 
 if TYPE_CHECKING:

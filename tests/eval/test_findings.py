@@ -1,0 +1,42 @@
+"""Sentences are written only where the numbers bear them out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from picollm.eval.comparison import Comparison, FactsRow
+from picollm.eval.findings import facts_sentence, headlines, limits
+from picollm.eval.score import GroupScore
+
+
+def row(group: str, completing: int, before: int, after: int, num: int = 100) -> FactsRow:
+    return FactsRow(group, *(GroupScore(right, num) for right in (completing, before, after)))
+
+
+def test_unlocking_is_claimed_only_when_the_intervals_are_apart() -> None:
+    unlocked = facts_sentence([row("B", 94, 1, 78), row("C", 0, 0, 1)])
+    assert "raises that to 78%: the knowledge was there" in unlocked
+    assert "did not create them: 1% right" in unlocked
+    same = facts_sentence([row("B", 94, 10, 12)])
+    assert "after fine-tuning it is 12%: not unlocked" in same and "the knowledge was there" not in same
+    assert facts_sentence([]) == ""
+
+
+def test_many_right_answers_on_untaught_facts_are_not_called_knowledge() -> None:
+    assert "guessing" in facts_sentence([row("C", 0, 0, 40)])
+
+
+def test_headlines_show_before_and_after(comparison: Comparison) -> None:
+    shown = {headline.label: (headline.base, headline.sft) for headline in headlines(comparison)}
+    assert shown["replies that end by themselves"] == ("0%", "100%")
+    assert shown["facts known but never asked in SFT"] == ("0.6%", "76%")
+    assert shown["how far the weights moved"][0] is None
+
+
+def test_limits_are_shown_with_this_models_own_failures(comparison: Comparison) -> None:
+    truth, obedience, tools, evaluation = limits(comparison)
+    assert truth.examples[0].reply == "It is in Lisbon." and "Ghent" in truth.examples[0].note
+    assert obedience.examples[0].prompt.startswith("System: Answer in one word.")
+    assert tools.examples == ()
+    assert "1 of 4" in evaluation.text and evaluation.examples == ()
+    assert all(not limit.examples for limit in limits(replace(comparison, prompts=(), tasks=())))
