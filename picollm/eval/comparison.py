@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from picollm.errors import DataError
 from picollm.eval.bits import BitsPerByte, SourceLoss
 from picollm.eval.properties import PROPERTIES, Properties, figure
-from picollm.eval.score import GroupScore, Interval, Score, bootstrap_interval
+from picollm.eval.score import Interval, Score, Share, bootstrap_interval
 from picollm.eval.weights import ConfigDifference, Movement
 
 T = TypeVar("T")
@@ -112,9 +112,9 @@ class FactsRow:
     """One group of facts (A, B or C) and the share that is answered rightly, None where not measured."""
 
     group: str
-    base_completion: GroupScore | None
-    base_chat: GroupScore | None
-    sft_chat: GroupScore | None
+    base_completion: Share | None
+    base_chat: Share | None
+    sft_chat: Share | None
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,9 @@ def _read(kind: Any, value: Any) -> Any:
         return None if value is None else _read(arguments[0], value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _read(hints[name], entry) for name, entry in value.items()})  # type: ignore[operator]
+        derived = {entry.name for entry in dataclasses.fields(kind) if not entry.init}
+        given = {name: entry for name, entry in value.items() if name not in derived}
+        return kind(**{name: _read(hints[name], entry) for name, entry in given.items()})  # type: ignore[operator]
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(_read(part, entry) for part, entry in zip(kinds, value, strict=True))

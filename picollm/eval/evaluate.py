@@ -13,7 +13,7 @@ import numpy as np
 
 from picollm.chat.conversation import format_messages
 from picollm.errors import InputError
-from picollm.eval.score import Failure, GroupScore, Score
+from picollm.eval.score import Failure, Score, Share
 from picollm.infer.params import SamplingParams
 from picollm.progress import SILENT, Progress
 
@@ -216,7 +216,7 @@ def _score(
         num=len(outcomes),
         chance=sum(chances) / len(chances) if chances else 0.0,
         seconds=round(seconds, 2),
-        groups={group: GroupScore(right[group], num[group]) for group in sorted(filter(None, num))},
+        groups={group: Share(right[group], num[group]) for group in sorted(filter(None, num))},
         stop_rate=sum(stopped) / len(stopped) if stopped else None,
         role_leaks=sum(leaked) if leaked else None,
         num_too_long=sum(outcome is _TOO_LONG for outcome in outcomes),

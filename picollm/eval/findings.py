@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from picollm.eval.checks import describe_check
 from picollm.eval.comparison import Comparison, FactsRow
-from picollm.eval.score import GroupScore
+from picollm.eval.score import Share
 from picollm.eval.tables import NONE, percent
 from picollm.eval.weights import overall_movement
 
@@ -75,7 +75,7 @@ def facts_sentence(rows: Sequence[FactsRow]) -> str:
     return " ".join(sentences)
 
 
-def _unlocked(completing: GroupScore | None, before: GroupScore, after: GroupScore) -> str:
+def _unlocked(completing: Share | None, before: Share, after: Share) -> str:
     known = (
         f"The base model completes {percent(completing.value)} of facts B" if completing else "Of facts B it"
     )
@@ -88,7 +88,7 @@ def _unlocked(completing: GroupScore | None, before: GroupScore, after: GroupSco
     return f"{known} and {before_and_after}; after fine-tuning it is {percent(after.value)}: not unlocked."
 
 
-def _created(after: GroupScore) -> str:
+def _created(after: Share) -> str:
     right = f"{percent(after.value)} right"
     if after.interval[0] < _GUESSABLE:
         return f"Facts C were taught nowhere, and fine-tuning did not create them: {right}."

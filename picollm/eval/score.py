@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -63,21 +63,21 @@ def bootstrap_ratio_interval(
 
 
 @dataclass(frozen=True)
-class GroupScore:
-    """The share of right answers among the items of one group (a subject, a kind of fact)."""
+class Share:
+    """The share of right answers, of all items or of one group (a subject, a kind of fact).
+
+    ``value`` is that share, ``interval`` its 95% Wilson interval; both follow from the counts.
+    """
 
     num_right: int
     num: int
+    value: float = field(init=False)
+    interval: Interval = field(init=False)
 
-    @property
-    def value(self) -> float:
-        """The share in 0..1."""
-        return self.num_right / self.num if self.num else 0.0
-
-    @property
-    def interval(self) -> Interval:
-        """The 95% Wilson interval of ``value``."""
-        return wilson_interval(self.num_right, self.num)
+    def __post_init__(self) -> None:
+        # A frozen dataclass completes itself through object.__setattr__; as fields, the two reach JSON.
+        object.__setattr__(self, "value", self.num_right / self.num if self.num else 0.0)
+        object.__setattr__(self, "interval", wilson_interval(self.num_right, self.num))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Share):
     """How well one checkpoint did on one task in one form.
 
     ``form`` is "chat" (the question inside the chat format) or "completion" (a base model's own form).
@@ -103,25 +103,13 @@ class Score:
 
     task: str
     form: str
-    num_right: int
-    num: int
     chance: float
     seconds: float
-    groups: dict[str, GroupScore]
+    groups: dict[str, Share]
     stop_rate: float | None = None
     role_leaks: int | None = None
     num_too_long: int = 0
     failures: tuple[Failure, ...] = ()
-
-    @property
-    def value(self) -> float:
-        """The share of right answers in 0..1."""
-        return self.num_right / self.num if self.num else 0.0
-
-    @property
-    def interval(self) -> Interval:
-        """The 95% Wilson interval of ``value``."""
-        return wilson_interval(self.num_right, self.num)
 
     @property
     def centered(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from picollm.eval.comparison import Comparison, Difference, FactsRow
 from picollm.eval.properties import PROPERTIES
-from picollm.eval.score import GroupScore, Interval, Score
+from picollm.eval.score import Interval, Share
 from picollm.eval.weights import overall_movement
 
 NONE = "–"
@@ -40,7 +40,7 @@ def interval(low_high: Interval) -> str:
     return f"{low_high[0] * 100:.0f}–{low_high[1] * 100:.0f}"
 
 
-def share(score: Score | GroupScore | None) -> str:
+def share(score: Share | None) -> str:
     """Return a score with its 95% interval, or a dash where nothing was measured."""
     return NONE if score is None or not score.num else f"{percent(score.value)} ({interval(score.interval)})"
 

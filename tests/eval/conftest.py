@@ -26,7 +26,7 @@ from picollm.eval.comparison import (
     paired_differences,
 )
 from picollm.eval.properties import Properties
-from picollm.eval.score import Failure, GroupScore, Score
+from picollm.eval.score import Failure, Score, Share
 from picollm.eval.weights import ConfigDifference, Movement
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
@@ -130,11 +130,11 @@ PROMPTS = (
 
 
 def score(task: str, form: str, right: int, num: int, chance: float = 0.0, **more: object) -> Score:
-    return Score(task, form, right, num, chance, 1.5, **{"groups": {}, **more})  # type: ignore[arg-type]
+    return Score(right, num, task, form, chance, 1.5, **{"groups": {}, **more})  # type: ignore[arg-type]
 
 
 def facts_score(form: str, a: int, b: int, c: int) -> Score:
-    groups = {"A": GroupScore(a, 160), "B": GroupScore(b, 160), "C": GroupScore(c, 80)}
+    groups = {"A": Share(a, 160), "B": Share(b, 160), "C": Share(c, 80)}
     wrong = Failure(7, "C", "Which town is the lamp museum in?", "It is in Lisbon.", "It is in Ghent.")
     return score("facts", form, a + b + c, 400, groups=groups, stop_rate=1.0, role_leaks=0, failures=(wrong,))
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from picollm.eval.comparison import Comparison, FactsRow
 from picollm.eval.findings import facts_sentence, headlines, limits
-from picollm.eval.score import GroupScore
+from picollm.eval.score import Share
 
 
 def row(group: str, completing: int, before: int, after: int, num: int = 100) -> FactsRow:
-    return FactsRow(group, *(GroupScore(right, num) for right in (completing, before, after)))
+    return FactsRow(group, *(Share(right, num) for right in (completing, before, after)))
 
 
 def test_unlocking_is_claimed_only_when_the_intervals_are_apart() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picollm.eval.score import (
-    GroupScore,
     Score,
+    Share,
     bootstrap_interval,
     bootstrap_ratio_interval,
     chat_core,
@@ -59,7 +59,7 @@ def test_a_ratio_with_equal_denominators_is_a_mean() -> None:
 
 def test_centered_scores_are_zero_at_chance_and_one_when_perfect() -> None:
     def score(right: int, chance: float) -> Score:
-        return Score("t", "chat", right, 100, chance, 1.0, {"A": GroupScore(right, 100)})
+        return Score(right, 100, "t", "chat", chance, 1.0, {"A": Share(right, 100)})
 
     assert [score(25, 0.25).centered, score(100, 0.25).centered, score(40, 0.0).centered] == [0.0, 1.0, 0.4]
     assert chat_core([score(25, 0.25), score(100, 0.25)]) == 0.5
