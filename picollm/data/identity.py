@@ -7,6 +7,7 @@ pins the result: whoever changes the identity changes the assistant, so no other
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ __all__ = [
 CONVERSATIONS = Path(__file__).with_name("identity_conversations.jsonl")
 SCHEMA = '{"messages": [{"role": "system" | "user" | "assistant", "content": string}, ...]}'
 BUILDER = "picollm identity build"
+READINGS_PER_ASK = 16
 OTHERS_PER_ASK = 4
 ROWS_PER_CHAIN = 24
 
@@ -132,11 +134,24 @@ def _reply(topic: dict[str, Any], question: str, made: Template) -> str:
     return _fill(_pick(topic["replies"], f"reply {question}"), made, ("", ""))
 
 
-def _questions(ask: str, made: Template, others: Sequence[tuple[str, str]]) -> list[str]:
+def _readings(ask: str) -> list[str]:
+    """Return what ``ask`` stands for: "Who (made|built) you?" is two questions; at most a scattered sixteen.
+
+    >>> _readings("Who (made|built) you?")
+    ['Who made you?', 'Who built you?']
+    """
+    pieces = [piece.split("|") for piece in re.split(r"\(([^()]*\|[^()]*)\)", ask)]
+    readings = ["".join(chosen) for chosen in itertools.product(*pieces)]
+    if len(readings) <= READINGS_PER_ASK:
+        return readings
+    return sorted(readings, key=_digest)[:READINGS_PER_ASK]
+
+
+def _questions(ask: str, made: Template) -> list[str]:
     """Return ``ask`` with its slots filled: with several other names where it has a place for one."""
     if "{other}" not in ask and "{company}" not in ask:
-        return [_fill(ask, made, others[0])]
-    ranked = sorted(others, key=lambda pair: _digest(f"{ask} {pair}"))
+        return [_fill(ask, made, made.others[0])]
+    ranked = sorted(made.others, key=lambda pair: _digest(f"{ask} {pair}"))
     return [_fill(ask, made, other) for other in ranked[:OTHERS_PER_ASK]]
 
 
@@ -149,7 +164,8 @@ def _typed(question: str, made: Template) -> str:
 def _topic_rows(topic: dict[str, Any], made: Template) -> Iterator[Row]:
     if topic.get("later"):
         return
-    for question in (each for ask in topic["asks"] for each in _questions(ask, made, made.others)):
+    asks = [reading for ask in topic["asks"] for reading in _readings(ask)]
+    for question in (each for ask in asks for each in _questions(ask, made)):
         reply = _reply(topic, question, made)
         yield row(question, reply)
         yield row(_typed(question, made), reply)
@@ -167,7 +183,8 @@ def _chain_rows(chain: Sequence[str], made: Template) -> Iterator[Row]:
         turns: list[str] = []
         for place, name in enumerate(chain):
             topic = made.topics[name]
-            question = _fill(_pick(topic["asks"], f"{chain} {number} {place}"), made, other)
+            key = f"{chain} {number} {place}"
+            question = _fill(_pick(_readings(_pick(topic["asks"], key)), key), made, other)
             turns += [question if number % 3 else _typed(question, made), _reply(topic, question, made)]
         yield row(*turns)
 

@@ -32,6 +32,17 @@ def test_the_package_holds_what_the_templates_build(built: list, tmp_path: Path)
     assert identity.load() == built
 
 
+def test_an_ask_stands_for_all_its_readings() -> None:
+    assert identity._readings("Who (made|built) (you|it)?") == [
+        "Who made you?",
+        "Who made it?",
+        "Who built you?",
+        "Who built it?",
+    ]
+    assert identity._readings("Who (really) made you?") == ["Who (really) made you?"]
+    assert len(identity._readings("(a|b|c|d|e) (a|b|c|d|e)")) == 16
+
+
 def test_enough_and_different(built: list) -> None:
     assert len({json.dumps(each) for each in built}) == len(built) >= 1200
     assert sum(len(each["messages"]) >= 4 for each in built) >= 300

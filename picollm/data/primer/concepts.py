@@ -161,7 +161,22 @@ def _paragraph(concept: Concept, other: Concept, rng: Random) -> str:
     }
     slots |= {"other": other.topic, "other_what": other.sentence("what"), "what": concept.sentence("what")}
     slots |= {"summary": concept.sentence("summary"), "example": concept.sentence("example")}
-    return fill(layout, slots)
+    return fill(layout, slots | _counted_text(concept, rng))
+
+
+def _counted_text(concept: Concept, rng: Random) -> dict[str, str]:
+    """Return a number of sentences that is not held out, and the explanation in so many."""
+    count = rng.choice([each for each in range(1, len(ROLES) + 1) if not held_out(concept, each)])
+    number = rng.choice((str(count), NUMBERS[count]))
+    nouns = {f"{noun}s": plural(count, noun) for noun in ("sentence", "fact", "line")}
+    return nouns | {
+        "n": number,
+        "N": number.capitalize(),
+        "are": "is" if count == 1 else "are",
+        "counted": concept.explanation(count),
+        "counted_lines": "\n".join(concept.sentences[:count]),
+        "counted_list": "\n".join(f"- {fact}" for fact in concept.facts(count)),
+    }
 
 
 def _glossary(entries: Sequence[Concept]) -> str:

@@ -7,7 +7,7 @@ They teach a model to do exactly what was asked and nothing more. Words and word
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,6 +19,8 @@ from picollm.data.primer.words import words as dictionary
 
 FILE = Path(__file__).with_name("instructions.toml")
 LETTERS = "ABCD"
+_HEADINGS = ("", "Exercises\n\n", "A page of the workbook\n\n", "Practice\n\n")
+_FRAMES = ("{asked}\n{answer}", "Task: {asked}\nAnswer: {answer}", "Exercise: {asked}\nSolution: {answer}")
 _SHAPES = (
     "The {being_adjective} {being} {act}.",
     "The {being} {act} in the {place}.",
@@ -38,6 +40,21 @@ def rows(split: str, rng: Random) -> list[Row]:
     """Return instructions of every kind with their answers; validation and test hold a tenth of them."""
     num = {make: count if split == "train" else count // 10 for make, count in _COUNTS.items()}
     return [make(split, rng) for make, count in num.items() for _ in range(count)]
+
+
+def paragraphs(rng: Random) -> Iterator[str]:
+    """Yield pages of a workbook without end: three to six exercises of one kind, each with its answer.
+
+    They use the wordings and words of the training split only. Doing what is asked is a skill that a base
+    model can read about; fine-tuning then has to teach only when to use it.
+    """
+    makers = [make for make, count in _COUNTS.items() for _ in range(count)]
+    while True:
+        make = rng.choice(makers)
+        frame = rng.choice(_FRAMES)
+        pairs = [make("train", rng)["messages"] for _ in range(rng.randint(3, 6))]
+        pages = [frame.format(asked=asked["content"], answer=answer["content"]) for asked, answer in pairs]
+        yield rng.choice(_HEADINGS) + "\n\n".join(pages)
 
 
 # --------------------------------------------------------------------------------------------------- words

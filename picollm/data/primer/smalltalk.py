@@ -21,6 +21,9 @@ FILE = Path(__file__).with_name("smalltalk.toml")
 # Conversations in the training split; validation and test hold a tenth.
 NUM_READING, NUM_MEMORY, NUM_OBEY, NUM_TALKS = 500, 1000, 800, 500
 
+_PERSONS = ("Person", "Visitor", "Child", "Guest", "Student")
+_MACHINES = ("Machine", "Robot", "Computer")
+
 
 @cache
 def _file() -> dict[str, Any]:
@@ -42,6 +45,23 @@ def rows(split: str, seed: int = 0) -> list[Row]:
     made = list(unique.values())
     rng.shuffle(made)
     return made
+
+
+def paragraphs(rng: Random) -> Iterator[str]:
+    """Yield written talks between a person and a machine without end, in the wordings of the training split.
+
+    The machine's words are those that fine-tuning asks for, so a base model knows them as language already.
+    """
+    kinds = (_talk, _talk, _reading, _memory, _memory, _obey)
+    while True:
+        messages = rng.choice(kinds)("train", rng)["messages"]
+        person, machine = rng.choice(_PERSONS), rng.choice(_MACHINES)
+        speakers = {"system": "Rule", "user": person, "assistant": machine}
+        lines = [f"{speakers[message['role']]}: {message['content']}" for message in messages]
+        heading = rng.choice(
+            ("", "A talk with a machine\n\n", f"A {person.lower()} talks with a machine.\n\n")
+        )
+        yield heading + "\n".join(lines)
 
 
 def _slots(split: str, rng: Random) -> dict[str, str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import picollm.eval
 from picollm.chat.conversation import Conversation
 from picollm.data import identity
-from picollm.data.primer import concepts, smalltalk
+from picollm.data.primer import concepts, instructions, smalltalk
 from picollm.data.primer.wordings import SPLITS, normalized
 from picollm.errors import InputError
 
@@ -87,6 +89,18 @@ def test_the_name_that_is_remembered_is_the_name_that_was_told(train: list) -> N
                 assert found[1] in told
                 checked += 1
     assert checked > 200
+
+
+def test_pages_for_pretraining_use_only_what_training_may_use() -> None:
+    for paragraphs in (smalltalk.paragraphs, instructions.paragraphs):
+        pages = list(itertools.islice(paragraphs(Random(7)), 500))
+        assert pages == list(itertools.islice(paragraphs(Random(7)), 500))
+        assert len(set(pages)) > 400
+        told = normalized(" ".join(pages))
+        for split in ("validation", "test"):
+            for each in smalltalk.rows(split):
+                question = normalized(each["messages"][-2]["content"])
+                assert len(question.split()) < 4 or question not in told
 
 
 def test_rules_of_a_system_prompt_are_obeyed(train: list) -> None:
