@@ -129,8 +129,9 @@ _NEEDS = {
 }
 
 
-_ANSWER_KEYS = {
-    "contains": ("any", "all", "text"),
+_DEFINITE = {
+    "contains": ("all", "text"),
+    "number": ("value",),
     "one_word": ("answer", "any"),
     "one_of": ("options", "text"),
     "letter_only": ("answer",),
@@ -145,12 +146,20 @@ def passes(check: Check, text: str) -> bool:
 
 
 def answers(check: Check) -> list[str]:
-    """Return the strings whose appearance means that the question is answered, where ``check`` names any."""
+    """Return the strings whose appearance means that the question is answered, where ``check`` names any.
+
+    What a reply must contain comes before what it may contain among other things.
+    """
+    return _named(check, _DEFINITE) or _named(check, {"contains": ("any",)})
+
+
+def _named(check: Check, keys: Mapping[str, tuple[str, ...]]) -> list[str]:
     if check["kind"] in ("all", "any"):
-        return [answer for part in check["checks"] for answer in answers(part)]
-    if check["kind"] == "number":
-        return [f"{check['value']:g}" if isinstance(check["value"], float) else str(check["value"])]
-    return _phrases(check, *_ANSWER_KEYS.get(check["kind"], ()))
+        return [answer for part in check["checks"] for answer in _named(part, keys)]
+    given = [
+        str(check[key]) for key in keys.get(check["kind"], ()) if isinstance(check.get(key), int | float)
+    ]
+    return given or _phrases(check, *keys.get(check["kind"], ()))
 
 
 def validate_check(check: object, where: str) -> None:

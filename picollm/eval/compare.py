@@ -56,14 +56,27 @@ class Limits:
 
     questions: int | None = 150
     base_chat_questions: int | None = 50
+    """Of ``questions``; in proportion where ``per_task`` asks more or fewer."""
     per_task: Mapping[str, int] | None = None
     """Questions of single tasks, in place of ``questions``."""
     max_tokens: int = 96
-    """The longest reply."""
+    """The longest reply to a question of a task."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The longest reply to a prompt of the set: explanations take longer than answers."""
+        return 2 * self.max_tokens
 
     def of(self, task: str) -> int | None:
         """Return the number of questions for ``task``."""
         return (self.per_task or {}).get(task, self.questions)
+
+    def of_base_chat(self, task: str) -> int | None:
+        """Return the number of these questions that the base model in chat form gets."""
+        num, fewer = self.of(task), self.base_chat_questions
+        if num is None or fewer is None or self.questions is None:
+            return fewer if num is None else num
+        return min(num, max(1, round(num * fewer / self.questions)))
 
 
 def compare(
@@ -105,12 +118,13 @@ def compare(
     prompts = load_prompts() if prompts is None else prompts
     spoken_to = _grown(base, sft)
     completing, before, after = (Engine(c, num_slots=_NUM_SLOTS) for c in (base, spoken_to, sft))
-    answered = _answer_prompts(before, after, prompts, limits.max_tokens, progress)
+    answered = _answer_prompts(before, after, prompts, limits.prompt_tokens, progress)
     return Comparison(
         base=_facts(base),
         sft=_facts(sft),
         seed=seed,
         max_tokens=limits.max_tokens,
+        prompt_tokens=limits.prompt_tokens,
         prompts=answered,
         differences=paired_differences(answered, seed),
         tasks=tuple(_score(task, completing, before, after, limits, seed, progress) for task in tasks),
@@ -199,7 +213,7 @@ def _score(
 ) -> TaskComparison:
     """Score one task in the three forms; the base model's questions are among those of the SFT model."""
     num = limits.of(task.name)
-    fewer = num if task.scoring == "letters" else _least(num, limits.base_chat_questions)
+    fewer = num if task.scoring == "letters" else limits.of_base_chat(task.name)
 
     def score(engine: Engine, limit: int | None, form: Form = "chat") -> Score:
         return evaluate(
@@ -212,10 +226,6 @@ def _score(
         base_chat=score(base, fewer),
         base_completion=score(completing, num, "completion") if task.completion(0) is not None else None,
     )
-
-
-def _least(*limits: int | None) -> int | None:
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _losses(

@@ -125,6 +125,7 @@ class Comparison:
     sft: CheckpointFacts
     seed: int
     max_tokens: int
+    prompt_tokens: int
     prompts: tuple[PromptComparison, ...] = ()
     differences: tuple[Difference, ...] = ()
     tasks: tuple[TaskComparison, ...] = ()

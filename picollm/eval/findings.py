@@ -85,7 +85,10 @@ def _unlocked(completing: Share | None, before: Share, after: Share) -> str:
             f"{known} but {before_and_after}; fine-tuning, which never asked them, raises that to "
             f"{percent(after.value)}: the knowledge was there, the behavior was not."
         )
-    return f"{known} and {before_and_after}; after fine-tuning it is {percent(after.value)}: not unlocked."
+    verdict = (
+        "too few questions tell the two apart" if after.value > before.value else "it did not unlock them"
+    )
+    return f"{known} and {before_and_after}; after fine-tuning it is {percent(after.value)}: {verdict}."
 
 
 def _created(after: Share) -> str:
@@ -94,6 +97,19 @@ def _created(after: Share) -> str:
         return f"Facts C were taught nowhere, and fine-tuning did not create them: {right}."
     return (
         f"Facts C were taught nowhere; {right} is what guessing among likely answers brings, not knowledge."
+    )
+
+
+def price_sentence(comparison: Comparison) -> str:
+    """Return what fine-tuning cost the model as a reader of plain documents, or "" where it cost nothing."""
+    if comparison.bits is None:
+        return ""
+    base, sft = comparison.bits.base, comparison.bits.sft
+    if sft.interval[0] <= base.interval[1]:
+        return ""
+    return (
+        f"Fine-tuning has a price: plain documents, which it did not contain, now cost {sft.value:.2f} bits per "
+        f"byte instead of {base.value:.2f}. The model speaks better and reads its old books worse."
     )
 
 
@@ -117,7 +133,7 @@ def limits(comparison: Comparison) -> list[Limit]:
             "It does not create tools.",
             "The model learns when to call the calculator and how to write the call. The result comes from "
             "the program around it; a wrong expression gets a correct, useless result.",
-            _task_failures(comparison, ("gsm8k", "spelling"), prefer=None),
+            _task_failures(comparison, ("gsm8k",), prefer=None),
         ),
         Limit(
             "It does not replace evaluation.",
@@ -135,7 +151,8 @@ def _task_failures(comparison: Comparison, names: Sequence[str], prefer: str | N
         if task.sft_chat and task.task.startswith(tuple(names))
         for failure in task.sft_chat.failures
     ]
-    failures.sort(key=lambda failure: failure.group != prefer)
+    if prefer is not None:
+        failures.sort(key=lambda failure: failure.group != prefer)
     return tuple(Example(f.prompt, f.reply, f"expected: {f.expected}") for f in failures[:2])
 
 

@@ -21,7 +21,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     alike = "the same architecture" if c.same_architecture else "different architectures"
     yield from (
         f"Two checkpoints with {alike} ({c.sft.num_parameters:,} parameters), the same {len(c.prompts)} "
-        f"prompts, greedy decoding, seed {c.seed}, at most {c.max_tokens} tokens a reply.",
+        f"prompts, greedy decoding, seed {c.seed}, at most {c.prompt_tokens} tokens a reply.",
         "",
     )
     for note in c.notes:
@@ -39,6 +39,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         tables.stages_table(c),
     ):
         yield from _table(table)
+    if price := findings.price_sentence(c):
+        yield from (price, "")
     yield from ("## What fine-tuning does not do", "")
     for limit in findings.limits(c):
         yield from (f"**{limit.title}** {limit.text}", "")

@@ -60,6 +60,7 @@ def render_html(comparison: Comparison) -> str:
         bars=[_bars(task) for task in comparison.tasks],
         scores=tables.scores_table(comparison),
         losses=tables.losses_table(comparison),
+        price=findings.price_sentence(comparison),
         architecture=tables.architecture_table(comparison),
         heat=_heat(comparison.movement),
         curves=_curves(comparison.curves),

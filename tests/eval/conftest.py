@@ -160,6 +160,7 @@ def comparison() -> Comparison:
         sft=CheckpointFacts("sft", "sft", 3_700_000, 2048, "picollm", "sha256:" + "0a" * 32),
         seed=0,
         max_tokens=96,
+        prompt_tokens=192,
         prompts=PROMPTS,
         differences=paired_differences(PROMPTS),
         tasks=(

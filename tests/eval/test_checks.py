@@ -83,6 +83,11 @@ def test_the_answers_of_a_check_are_what_a_direct_reply_names() -> None:
     }
     assert checks.answers(both) == ["hall"]
     assert checks.answers({"kind": "number", "value": 9}) == ["9"]
+    either = {"kind": "contains", "any": ["token", "word"]}
+    assert checks.answers({"kind": "all", "checks": [either]}) == ["token", "word"]
+    assert checks.answers({"kind": "all", "checks": [either, {"kind": "contains", "all": ["mask"]}]}) == [
+        "mask"
+    ]
     assert checks.answers({"kind": "excludes", "any": ["kitchen"]}) == []
 
 

@@ -52,7 +52,7 @@ def test_a_checkpoint_compared_with_itself_differs_in_nothing(checkpoint: Checkp
         for t in found.tasks
         if t.sft_chat and t.base_chat
     ]
-    assert asked == [(9, 2, 9), (6, 6, 6), (6, 2, None)]
+    assert asked == [(9, 3, 9), (6, 6, 6), (6, 2, None)]
 
 
 def test_the_comparison_survives_json_and_its_report_is_written(
@@ -99,3 +99,11 @@ def test_what_cannot_be_compared_says_why(checkpoint: Checkpoint) -> None:
     stranger = replace(checkpoint, tokenizer=other, format=ChatFormat.named("picollm", other))
     with pytest.raises(InputError, match="have different tokenizers"):
         compare(stranger, checkpoint, prompts=PROMPTS)
+
+
+def test_the_base_model_in_chat_form_gets_its_share_of_the_questions() -> None:
+    limits = Limits(questions=150, base_chat_questions=50, per_task={"facts": 600, "mmlu": 2})
+    assert [limits.of_base_chat(task) for task in ("facts", "gsm8k", "mmlu")] == [200, 50, 1]
+    assert Limits(questions=None, base_chat_questions=50).of_base_chat("gsm8k") == 50
+    assert Limits(questions=150, base_chat_questions=None).of_base_chat("gsm8k") == 150
+    assert Limits(questions=None, base_chat_questions=50, per_task={"facts": 9}).of_base_chat("facts") == 9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from picollm.eval.comparison import Comparison, FactsRow
-from picollm.eval.findings import facts_sentence, headlines, limits
+from picollm.eval.findings import facts_sentence, headlines, limits, price_sentence
 from picollm.eval.score import Share
 
 
@@ -18,7 +18,8 @@ def test_unlocking_is_claimed_only_when_the_intervals_are_apart() -> None:
     assert "raises that to 78%: the knowledge was there" in unlocked
     assert "did not create them: 1% right" in unlocked
     same = facts_sentence([row("B", 94, 10, 12)])
-    assert "after fine-tuning it is 12%: not unlocked" in same and "the knowledge was there" not in same
+    assert "after fine-tuning it is 12%: too few questions" in same and "the knowledge was there" not in same
+    assert "9%: it did not unlock them" in facts_sentence([row("B", 94, 10, 9)])
     assert facts_sentence([]) == ""
 
 
@@ -40,3 +41,11 @@ def test_limits_are_shown_with_this_models_own_failures(comparison: Comparison) 
     assert tools.examples == ()
     assert "1 of 4" in evaluation.text and evaluation.examples == ()
     assert all(not limit.examples for limit in limits(replace(comparison, prompts=(), tasks=())))
+
+
+def test_the_price_is_named_where_it_is_certain(comparison: Comparison) -> None:
+    assert "0.78 bits per byte instead of 0.71" in price_sentence(comparison)
+    assert comparison.bits is not None
+    same = replace(comparison.bits, sft=comparison.bits.base)
+    assert price_sentence(replace(comparison, bits=same)) == ""
+    assert price_sentence(replace(comparison, bits=None)) == ""
