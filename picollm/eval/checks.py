@@ -26,9 +26,9 @@ def _within(check: Check, num: int) -> bool:
 
 
 def _phrases(check: Check, *keys: str) -> list[str]:
-    """Return the strings under ``keys``, each a string or a list of strings."""
+    """Return what stands under ``keys``, each a single value or a list, as strings."""
     given = [check[key] for key in keys if key in check]
-    return [text for value in given for text in ([value] if isinstance(value, str) else value)]
+    return [str(text) for value in given for text in (value if isinstance(value, list) else [value])]
 
 
 def _mentions(text: str, phrase: str) -> bool:
@@ -156,10 +156,7 @@ def answers(check: Check) -> list[str]:
 def _named(check: Check, keys: Mapping[str, tuple[str, ...]]) -> list[str]:
     if check["kind"] in ("all", "any"):
         return [answer for part in check["checks"] for answer in _named(part, keys)]
-    given = [
-        str(check[key]) for key in keys.get(check["kind"], ()) if isinstance(check.get(key), int | float)
-    ]
-    return given or _phrases(check, *keys.get(check["kind"], ()))
+    return _phrases(check, *keys.get(check["kind"], ()))
 
 
 def validate_check(check: object, where: str) -> None:

@@ -85,9 +85,8 @@ def _unlocked(completing: Share | None, before: Share, after: Share) -> str:
             f"{known} but {before_and_after}; fine-tuning, which never asked them, raises that to "
             f"{percent(after.value)}: the knowledge was there, the behavior was not."
         )
-    verdict = (
-        "too few questions tell the two apart" if after.value > before.value else "it did not unlock them"
-    )
+    rose = after.value > before.value
+    verdict = "too few questions to tell the two apart" if rose else "it did not unlock them"
     return f"{known} and {before_and_after}; after fine-tuning it is {percent(after.value)}: {verdict}."
 
 
@@ -108,8 +107,8 @@ def price_sentence(comparison: Comparison) -> str:
     if sft.interval[0] <= base.interval[1]:
         return ""
     return (
-        f"Fine-tuning has a price: plain documents, which it did not contain, now cost {sft.value:.2f} bits per "
-        f"byte instead of {base.value:.2f}. The model speaks better and reads its old books worse."
+        f"Fine-tuning has a price: plain documents now cost {sft.value:.2f} bits per byte instead of "
+        f"{base.value:.2f}. The model answers better and knows its old books less well."
     )
 
 
