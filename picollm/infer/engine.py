@@ -128,9 +128,11 @@ class Engine:
         """Yield the reply's text as it is written; closing the iterator cancels the rest."""
         request = self.submit(self.new_request(conversation, params))
         try:
-            while not request.finish_reason:
+            while request.finish_reason is None:
                 self.step()
-                yield from (event.text for event in request.take_events() if isinstance(event, TextDelta))
+                yield from _texts(request)
+            # The last ones, if it was another caller's steps that finished it.
+            yield from _texts(request)
         finally:
             self.cancel(request)
 
@@ -239,6 +241,10 @@ class Engine:
                 f"the prompt is {length} tokens and the context {context}: {length + room - context} too many"
                 f"{' to begin a reply' if room else ''}. Shorten the prompt, or drop earlier turns."
             )
+
+
+def _texts(request: Request) -> Iterator[str]:
+    return (event.text for event in request.take_events() if isinstance(event, TextDelta))
 
 
 def _one_per(prompts: Sequence[object], params: Params) -> Sequence[SamplingParams | None]:

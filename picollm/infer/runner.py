@@ -47,4 +47,4 @@ class Runner:
         return logits
 
     def _tensor(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, device=self.device)
+        return torch.tensor(values, dtype=torch.long, device=self.device)

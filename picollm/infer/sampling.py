@@ -31,6 +31,7 @@ class TokenLogprob(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+@torch.inference_mode()
 def sample(
     logits_RV: Tensor,
     params: Sequence[SamplingParams],

@@ -75,24 +75,27 @@ def _logits(model: Model, cache: KVCache, pieces: Sequence[tuple[int, Sequence[i
 def _groups(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Sequence[int]]]:
     """Yield ``(members, prefix)``: indices of prompts, and the beginning they share that is worth a pass.
 
-    This walks the tree of common beginnings from the root. A branch whose sharing would not save
-    ``MIN_SAVED`` tokens stays with its parent. Parents come before their branches, so that a branch only adds
-    to what its parent left.
+    This walks the tree of common beginnings from the root. A branch that would save at least ``MIN_SAVED``
+    tokens becomes a group of its own, after its parent, so that it only adds to what its parent left in the
+    slot; the prompts of other branches stay with their parent.
     """
     order = sorted(range(len(prompts)), key=lambda i: list(prompts[i]))
     # The last token of a prompt is never shared: its logits are what is asked for.
-    bodies = [prompts[i][:-1] for i in order]
-    shared = [num_shared(one, other) for one, other in pairwise(bodies)]
-    branches = [(0, len(order), 0)] if order else []
-    while branches:
-        first, last, depth = branches.pop()
+    shared = [num_shared(one, other) for one, other in pairwise(prompts[i][:-1] for i in order)]
+    groups = [(0, len(order), 0)] if order else []
+    while groups:
+        first, last, depth = groups.pop()
         members = []
-        for low, high in _runs(shared, first, last, depth):
-            deeper = min(shared[low : high - 1], default=depth)
-            if (high - low - 1) * (deeper - depth) >= MIN_SAVED:
-                branches.append((low, high, deeper))
-            else:
-                members += order[low:high]
+        branches = [(first, last, depth)]
+        while branches:
+            for low, high in _runs(shared, *branches.pop()):
+                deeper = min(shared[low : high - 1], default=depth)
+                if high - low == 1:
+                    members.append(order[low])
+                elif (high - low - 1) * (deeper - depth) >= MIN_SAVED:
+                    groups.append((low, high, deeper))
+                else:
+                    branches.append((low, high, deeper))
         yield members, prompts[order[first]][:depth]
 
 

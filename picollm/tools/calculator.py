@@ -146,4 +146,5 @@ def _written(number: Fraction) -> str:
 
 def _is_short_decimal(number: Fraction) -> bool:
     """Return whether ``number`` has at most ``NUM_DIGITS`` digits after the point."""
-    return 10**NUM_DIGITS % number.denominator == 0
+    scale: int = 10**NUM_DIGITS
+    return scale % number.denominator == 0
