@@ -15,7 +15,7 @@ from picollm.chat.conversation import format_messages
 from picollm.errors import InputError
 from picollm.eval.score import Failure, Score, Share
 from picollm.infer.params import SamplingParams
-from picollm.progress import SILENT, Progress
+from picollm.progress import SILENT, Bar, Progress
 
 if TYPE_CHECKING:
     from picollm.infer.engine import Engine
@@ -70,8 +70,7 @@ def evaluate(
     with progress.bar(f"{task.name} ({form})", len(indices), "questions") as bar:
         for first in range(0, len(indices), _CHUNK):
             chunk = indices[first : first + _CHUNK]
-            outcomes += _answer(engine, task, chunk, form, max_tokens)
-            bar.advance(len(chunk), right=sum(outcome.right for outcome in outcomes) / len(outcomes))
+            outcomes += _answer(engine, task, chunk, form, max_tokens, bar)
     return _score(task, form, indices, outcomes, time.perf_counter() - start, num_failures)
 
 
@@ -109,20 +108,20 @@ def _check_form(task: Task, form: Form) -> None:
 
 
 def _answer(
-    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
+    engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int, bar: Bar
 ) -> list[_Outcome]:
     """Return what became of the questions ``indices``, in their order."""
     ids = {index: _prompt_ids(engine, task, index, form) for index in indices}
     by_letter = task.scoring == "letters"
     room = engine.context_length - (0 if by_letter else 1)
     fitting = {index: prompt for index, prompt in ids.items() if len(prompt) <= room}
+    bar.advance(len(ids) - len(fitting))
     if by_letter:
-        found = _by_letter(engine, task, fitting)
+        outcomes = _by_letter(engine, task, fitting, bar)
     elif form == "chat":
-        found = _by_reply(engine, task, list(fitting), max_tokens)
+        outcomes = _by_reply(engine, task, list(fitting), max_tokens, bar)
     else:
-        found = _by_continuation(engine, task, fitting, max_tokens)
-    outcomes = dict(zip(fitting, found, strict=True))
+        outcomes = _by_continuation(engine, task, fitting, max_tokens, bar)
     return [outcomes.get(index, _TOO_LONG) for index in indices]
 
 
@@ -137,19 +136,22 @@ def _prompt_ids(engine: Engine, task: Task, index: int, form: Form) -> list[int]
         return engine.tokenizer.encode(text)  # a foreign base model
 
 
-def _by_reply(engine: Engine, task: Task, indices: Sequence[int], max_tokens: int) -> list[_Outcome]:
+def _by_reply(
+    engine: Engine, task: Task, indices: Sequence[int], max_tokens: int, bar: Bar
+) -> dict[int, _Outcome]:
     """Let the model answer in chat form and check what it writes."""
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
-    replies = engine.complete_many([task.prompt(index) for index in indices], params)
-    return [
-        _Outcome(
+    outcomes = {}
+    for place, reply in engine.as_completed([task.prompt(index) for index in indices], params):
+        index = indices[place]
+        outcomes[index] = _Outcome(
             task.check(index, reply.message),
             readable_reply(reply),
             reply.finish_reason == "stop",
             leaks_role(reply, engine.tokenizer),
         )
-        for index, reply in zip(indices, replies, strict=True)
-    ]
+        bar.advance(1, right=sum(outcome.right for outcome in outcomes.values()) / len(outcomes))
+    return outcomes
 
 
 def readable_reply(reply: Reply) -> str:
@@ -158,16 +160,14 @@ def readable_reply(reply: Reply) -> str:
     return "".join(shown[part.type].format(part.text) for part in reply.parts)
 
 
-def _by_letter(engine: Engine, task: Task, prompts: Mapping[int, list[int]]) -> list[_Outcome]:
+def _by_letter(engine: Engine, task: Task, prompts: Mapping[int, list[int]], bar: Bar) -> dict[int, _Outcome]:
     """Take the most probable option letter at the place where the answer begins."""
-    letters = [task.letters(index) or [] for index in prompts]
-    candidates = [[_one_token(engine.tokenizer, letter) for letter in options] for options in letters]
+    letters = {index: task.letters(index) or [] for index in prompts}
+    candidates = [[_one_token(engine.tokenizer, letter) for letter in letters[index]] for index in prompts]
     scores = engine.score(list(prompts.values()), candidates)
-    chosen = [options[int(np.argmax(row))] for options, row in zip(letters, scores, strict=True)]
-    return [
-        _Outcome(letter == task.answer_letter(index), letter)
-        for index, letter in zip(prompts, chosen, strict=True)
-    ]
+    chosen = {index: letters[index][int(np.argmax(row))] for index, row in zip(prompts, scores, strict=True)}
+    bar.advance(len(prompts))
+    return {index: _Outcome(letter == task.answer_letter(index), letter) for index, letter in chosen.items()}
 
 
 def _one_token(tokenizer: Tokenizer, letter: str) -> int:
@@ -180,19 +180,17 @@ def _one_token(tokenizer: Tokenizer, letter: str) -> int:
 
 
 def _by_continuation(
-    engine: Engine, task: Task, prompts: Mapping[int, list[int]], max_tokens: int
-) -> list[_Outcome]:
+    engine: Engine, task: Task, prompts: Mapping[int, list[int]], max_tokens: int, bar: Bar
+) -> dict[int, _Outcome]:
     """Let a base model continue plain text and check the continuation."""
     answers = [engine.tokenizer.encode(task[index].messages[-1].text) for index in prompts]
     params = [
         SamplingParams(max_tokens=min(max_tokens, len(answer) + COMPLETION_ROOM), temperature=0.0)
         for answer in answers
     ]
-    replies = engine.complete_ids(list(prompts.values()), params)
-    return [
-        _Outcome(task.check_completion(index, reply.text), reply.text)
-        for index, reply in zip(prompts, replies, strict=True)
-    ]
+    replies = dict(zip(prompts, engine.complete_ids(list(prompts.values()), params), strict=True))
+    bar.advance(len(prompts))
+    return {i: _Outcome(task.check_completion(i, reply.text), reply.text) for i, reply in replies.items()}
 
 
 def _score(

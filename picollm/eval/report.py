@@ -144,8 +144,8 @@ def _curves(curves: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
         title = {"pretrain": "Base training", "sft": "Fine-tuning"}.get(name, name)
         svg = plots.line_chart(series, title=title, x_label="step", y_label="loss")
         if svg:
-            dashed = "; dashed: on held-out text" if series["validation"] else ""
-            shown.append({"svg": Markup(svg), "caption": f"{title}: nats per supervised token{dashed}."})
+            gray = "; gray: on held-out text" if series["validation"] else ""
+            shown.append({"svg": Markup(svg), "caption": f"{title}: nats per supervised token{gray}."})
     return shown
 
 

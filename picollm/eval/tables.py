@@ -107,14 +107,18 @@ def properties_table(differences: Sequence[Difference]) -> Table:
 
 def _difference_row(difference: Difference) -> tuple[str, ...]:
     label, is_share = PROPERTIES[difference.property]
-    low, high = difference.interval
-    if is_share:
-        cells = (percent(difference.base), percent(difference.sft))
-        change = f"{difference.difference * 100:+.0f} ({low * 100:+.0f} to {high * 100:+.0f}) pp"
-    else:
-        cells = (f"{difference.base:.1f}", f"{difference.sft:.1f}")
-        change = f"{difference.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-    return (label, str(difference.num), *cells, change.replace("-", "−"))
+    scale, digits, unit = (100, 0, " pp") if is_share else (1, 1, "")
+    means = (difference.base, difference.sft)
+    cells = [percent(mean) if is_share else f"{mean:.1f}" for mean in means]
+    change, low, high = (
+        _signed(scale * value, digits) for value in (difference.difference, *difference.interval)
+    )
+    return (label, str(difference.num), *cells, f"{change} ({low} to {high}){unit}")
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0"
 
 
 def losses_table(comparison: Comparison) -> Table:
