@@ -34,6 +34,16 @@ def environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def bound_kernel_caches() -> None:
+    """Keep the CPU kernels that torch makes for each tensor shape from filling the memory; call before training.
+
+    A flat stream has a new shape in almost every step, and oneDNN keeps a kernel for each of the last 1,024:
+    a run of 6 minutes grew to 3.6 GB. The 64 newest serve all layers of one step; they cost no speed.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -44,18 +54,18 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only place or a missing permission below ``target`` into an UnavailableError."""
+    """Turn a full disk, a read-only place or a missing permission into an UnavailableError about ``target``."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UnavailableError(
-                f"no room left on the disk while writing {target}. Free some space and run the command again; "
-                "what was complete before is untouched."
+                f"no room left on the disk while writing {target}. Free some space and run the command again: "
+                "nothing that was complete is lost."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UnavailableError(
-                f"not allowed to write {target} ({error.strerror}). Choose another place, or set PICOLLM_HOME."
+                f"not allowed to write {target} ({error.strerror}). Choose another place or set PICOLLM_HOME."
             ) from error
         raise
 
@@ -65,7 +75,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary directory that becomes ``target`` when the block ends without an error.
 
     A reader sees the old ``target`` or the complete new one, never a mixture: everything is synced to the
-    disk before one rename. An existing ``target`` is replaced. On any error the temporary directory is removed.
+    disk before one rename. An existing ``target`` is replaced. On an error the temporary directory goes.
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +89,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
             replaced: Path | None = None
             if target.exists():
                 replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-                os.replace(target, replaced)
-            os.replace(temporary, target)
+                target.replace(replaced)
+            temporary.replace(target)
             _sync(target.parent)
             if replaced is not None:
                 shutil.rmtree(replaced, ignore_errors=True)
@@ -100,7 +110,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
             temporary.chmod(0o644)
             yield temporary
             _sync(temporary)
-            os.replace(temporary, target)
+            temporary.replace(target)
             _sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)

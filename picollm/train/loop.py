@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from picollm.errors import DivergedError, InputError
+from picollm.paths import bound_kernel_caches
 from picollm.progress import SILENT, Progress
 from picollm.train.batches import Batches
 from picollm.train.calibrate import faster_precision
@@ -72,6 +73,7 @@ def train(
         CheckpointError: when every saved state is damaged.
         KeyboardInterrupt: after SIGINT or SIGTERM, with the state saved.
     """
+    bound_kernel_caches()
     with joined(config.device) as ranks:
         run = Run(model, batches, config, ranks, run_dir, validate, progress)
         try:

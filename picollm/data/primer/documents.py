@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from random import Random
 
-from picollm.data.primer import concepts, drills, problems, prose, spelling
+from picollm.data.primer import concepts, drills, instructions, problems, prose, smalltalk, spelling
 from picollm.data.primer.facts import Fact, of_groups
 
 # What a block is made of. Texts about facts: how they are told, the share of all facts that a block tells
@@ -25,17 +25,19 @@ from picollm.data.primer.facts import Fact, of_groups
 # asked for, which is what lets fine-tuning unlock facts that it never asks about (group B).
 Telling = Callable[[Sequence[Fact], int, Random], str]
 FACT_TEXTS: tuple[tuple[Telling, float, int], ...] = (
-    (prose.topic_notes, 1.0, 5),  # 7 %
-    (prose.notes, 1.0, 5),  # 7 %
-    (prose.quiz, 1.0, 4),  # 10 %
-    (prose.dialogue, 1.0, 3),  # 14 %
-    (prose.choices, 0.4, 2),  # 9 %: to say the letter of an answer is a skill of its own
+    (prose.topic_notes, 1.0, 5),  # 6 %
+    (prose.notes, 1.0, 5),  # 6 %
+    (prose.quiz, 1.0, 4),  # 9 %
+    (prose.dialogue, 1.0, 3),  # 13 %
+    (prose.choices, 0.4, 2),  # 8 %: to say the letter of an answer is a skill of its own
     (prose.copies, 0.1, 2),  # 1 %
 )
-NUM_CONCEPTS = 240  # 11 %: the course's own words, explained
-NUM_PROBLEMS = 240  # 12 %: sums and word problems
-NUM_SPELLINGS = 320  # 13 %: words, letter by letter
-NUM_DRILLS = 360  # 16 %: copying and remembering, which arithmetic and spelling are made of
+NUM_CONCEPTS = 240  # 10 %: the course's own words, explained
+NUM_INSTRUCTIONS = 100  # 7 %: tasks and their solutions
+NUM_TALKS = 100  # 4 %: talks in prose, without a chat format
+NUM_PROBLEMS = 240  # 11 %: sums and word problems
+NUM_SPELLINGS = 320  # 11 %: words, letter by letter
+NUM_DRILLS = 360  # 13 %: copying and remembering, which arithmetic and spelling are made of
 
 
 def documents(seed: int) -> Iterator[str]:
@@ -76,6 +78,8 @@ def block(seed: int, number: int) -> tuple[str, ...]:
             texts.append(build(chunk, turn, rng))
     other_seed = rng.getrandbits(48)
     texts += itertools.islice(concepts.paragraphs(rng), NUM_CONCEPTS)
+    texts += itertools.islice(instructions.paragraphs(rng), NUM_INSTRUCTIONS)
+    texts += itertools.islice(smalltalk.paragraphs(rng), NUM_TALKS)
     texts += itertools.islice(problems.documents(other_seed), NUM_PROBLEMS)
     texts += itertools.islice(spelling.documents(other_seed), NUM_SPELLINGS)
     texts += itertools.islice(drills.documents(other_seed), NUM_DRILLS)
