@@ -62,6 +62,28 @@ def headlines(comparison: Comparison) -> list[Headline]:
     return shown
 
 
+def facts_title(rows: Sequence[FactsRow]) -> str:
+    """Return the lecture's claim where both halves of the A/B/C table bear it out, else what the table is."""
+    by_group = {row.group: row for row in rows}
+    taught, unknown = by_group.get("B"), by_group.get("C")
+    if (
+        taught
+        and unknown
+        and taught.base_chat
+        and taught.sft_chat
+        and unknown.sft_chat
+        and _rose(taught.base_chat, taught.sft_chat)
+        and unknown.sft_chat.interval[0] < _GUESSABLE
+    ):
+        return "Fine-tuning unlocks what is there; it does not create what is not"
+    return "Facts that were taught and asked, taught only, and never taught"
+
+
+def _rose(before: Share, after: Share) -> bool:
+    """Return whether ``after`` is above ``before`` beyond their intervals."""
+    return after.interval[0] > before.interval[1]
+
+
 def facts_sentence(rows: Sequence[FactsRow]) -> str:
     """Return what the A/B/C table shows: which parts of "unlocks, does not create" the numbers support."""
     by_group = {row.group: row for row in rows}
@@ -80,7 +102,7 @@ def _unlocked(completing: Share | None, before: Share, after: Share) -> str:
         f"The base model completes {percent(completing.value)} of facts B" if completing else "Of facts B it"
     )
     before_and_after = f"answers {percent(before.value)} when asked in a chat"
-    if after.interval[0] > before.interval[1]:
+    if _rose(before, after):
         return (
             f"{known} but {before_and_after}; fine-tuning, which never asked them, raises that to "
             f"{percent(after.value)}: the knowledge was there, the behavior was not."

@@ -53,6 +53,7 @@ def render_html(comparison: Comparison) -> str:
         css=Markup(_STYLE.read_text(encoding="utf-8")),
         headlines=findings.headlines(comparison),
         facts=tables.facts_table(comparison.facts()),
+        facts_title=findings.facts_title(comparison.facts()),
         facts_sentence=findings.facts_sentence(comparison.facts()),
         first=comparison.prompts[0] if comparison.prompts else None,
         properties=tables.properties_table(comparison.differences),

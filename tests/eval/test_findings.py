@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from picollm.eval.comparison import Comparison, FactsRow
-from picollm.eval.findings import facts_sentence, headlines, limits, price_sentence
+from picollm.eval.findings import facts_sentence, facts_title, headlines, limits, price_sentence
 from picollm.eval.score import Share
 
 
@@ -21,6 +21,9 @@ def test_unlocking_is_claimed_only_when_the_intervals_are_apart() -> None:
     assert "after fine-tuning it is 12%: too few questions" in same and "the knowledge was there" not in same
     assert "9%: it did not unlock them" in facts_sentence([row("B", 94, 10, 9)])
     assert facts_sentence([]) == ""
+    assert "unlocks" in facts_title([row("B", 94, 1, 78), row("C", 0, 0, 1)])
+    assert "unlocks" not in facts_title([row("B", 94, 10, 12), row("C", 0, 0, 1)])
+    assert "unlocks" not in facts_title([row("B", 94, 1, 78), row("C", 0, 0, 40)])
 
 
 def test_many_right_answers_on_untaught_facts_are_not_called_knowledge() -> None:
