@@ -35,7 +35,7 @@ def environment(name: str) -> str | None:
 
 
 def bound_kernel_caches() -> None:
-    """Keep the CPU kernels that torch makes for each tensor shape from filling the memory; call before training.
+    """Keep the CPU kernels that torch makes per tensor shape from filling the memory; call before training.
 
     A flat stream has a new shape in almost every step, and oneDNN keeps a kernel for each of the last 1,024:
     a run of 6 minutes grew to 3.6 GB. The 64 newest serve all layers of one step; they cost no speed.
@@ -54,13 +54,13 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only place or a missing permission into an UnavailableError about ``target``."""
+    """Turn a full disk, a read-only place or a missing permission into an UnavailableError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UnavailableError(
-                f"no room left on the disk while writing {target}. Free some space and run the command again: "
+                f"no room left on the disk while writing {target}. Free some space and repeat: "
                 "nothing that was complete is lost."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "picollm"
 RANK = {
-    "errors": 0,
+    "errors": -1,  # everybody may report an error
     "paths": 0,
     "progress": 0,
     "fast_bpe": 0,
