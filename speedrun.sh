@@ -43,7 +43,7 @@ base=pico-base
 if [ -n "$from_scratch" ]; then
   say "3a. A tokenizer whose vocabulary has the control tokens of the chat format"
   stage tokenizer --out "$runs/tokenizer"
-  say "3b. A base model: next-token prediction on plain documents, no conversation anywhere"
+  say "3b. A base model: next-token prediction on plain documents, no chat format anywhere"
   stage pretrain --tokenizer "$runs/tokenizer" --out "$runs/base"
   base=$runs/base
 else

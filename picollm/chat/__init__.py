@@ -1,1 +1,1 @@
-"""TODO-DOC"""
+"""The chat format: conversations become tokens here, and nowhere else."""
