@@ -69,7 +69,7 @@ class _LineBar:
     def advance(self, amount: float = 1.0, **figures: float | str) -> None:
         self._done += amount
         self._figures = _figures(figures) or self._figures
-        if time.monotonic() - self._last >= LINE_EVERY_S:
+        if time.monotonic() - max(self._last, ConsoleProgress.last_note) >= LINE_EVERY_S:
             self.show()
 
     def show(self) -> None:
@@ -86,6 +86,8 @@ class _LineBar:
 
 class ConsoleProgress:
     """The ``Progress`` of the command line: live bars on a terminal, plain lines elsewhere."""
+
+    last_note = 0.0  # a line that says how far the work is makes the bar's own line superfluous
 
     @contextmanager
     def bar(self, title: str, total: float | None, unit: str) -> Iterator[Bar]:
@@ -114,6 +116,7 @@ class ConsoleProgress:
 
     def note(self, line: str) -> None:
         """Show one line that stays."""
+        ConsoleProgress.last_note = time.monotonic()
         console.print(line, markup=False)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from picollm.chat.conversation import Message
-from picollm.tasks.task import Task, first_sentence, mentions
+from picollm.tasks.task import Task, first_sentence, mentions, said
 
 
 class Facts(Task):
@@ -26,8 +26,11 @@ class Facts(Task):
         return self.rows.field(index, "answer", str)
 
     def check(self, index: int, reply: Message) -> bool:
-        """Return whether the answer occurs in the reply as whole words."""
-        return mentions(reply.text, self.expected(index))
+        """Return whether the first sentence of the reply gives the answer, as whole words.
+
+        What comes later does not count: a model that recites everything it has read answers nothing.
+        """
+        return mentions(first_sentence(said(reply).strip()), self.expected(index))
 
     def completion(self, index: int) -> str:
         """Return the sentence of a document up to the answer."""
