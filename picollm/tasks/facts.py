@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from picollm.chat.conversation import Message
-from picollm.tasks.task import Task, first_sentence, mentions, said
+from picollm.tasks.task import Task, first_sentence, mentions
 
 
 class Facts(Task):
@@ -30,7 +30,7 @@ class Facts(Task):
 
         What comes later does not count: a model that recites everything it has read answers nothing.
         """
-        return mentions(first_sentence(said(reply).strip()), self.expected(index))
+        return mentions(first_sentence(reply.text.strip()), self.expected(index))
 
     def completion(self, index: int) -> str:
         """Return the sentence of a document up to the answer."""

@@ -23,6 +23,7 @@ def test_a_reply_has_to_name_the_answer_as_a_word() -> None:
     assert [message.text for message in task[0].messages] == [ROW["question"], ROW["reply"]]
     assert task.check(0, Message("assistant", "paris, of course"))
     assert not task.check(0, Message("assistant", "The Parisian one."))
+    assert not task.check(0, Message("assistant", "It is Rome. What is the capital of France? Paris."))
     assert (task.group(0), task.expected(0)) == ("B", "Paris")
 
 

@@ -34,7 +34,7 @@ def test_somebody_elses_identity_comes_from_a_template_or_its_conversations(tmp_
     text = identity.TEMPLATE.read_text(encoding="utf-8")
     template.write_text(text.replace("Montek Singh Kundan", "Ada Example"), encoding="utf-8")
     train, test = (load_task("identity", split, location=template) for split in ("train", "test"))
-    assert any("Ada Example" in message.text for message in train[0].messages + train[1].messages)
+    assert any("Ada Example" in message.text for row in train for message in row.messages)
     assert test.check(0, Message("assistant", "I am picoLLM, made by Ada Example."))
     built = tmp_path / "mine.jsonl"
     identity.write(identity.build(template), built)
