@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from picollm.chat.conversation import Conversation, format_messages
+from picollm.chat.conversation import Conversation
 from picollm.errors import InputError
 from picollm.eval.bits import assistant_losses, document_bits
 from picollm.eval.comparison import (
@@ -22,7 +22,7 @@ from picollm.eval.comparison import (
     TaskComparison,
     paired_differences,
 )
-from picollm.eval.evaluate import Form, evaluate, leaks_role, readable_reply
+from picollm.eval.evaluate import Form, evaluate, leaks_role, readable_prompt, readable_reply
 from picollm.eval.prompts import Prompt, load_prompts, reply_properties
 from picollm.eval.weights import config_differences, weight_movement
 from picollm.infer.engine import Engine
@@ -189,7 +189,7 @@ def _answer_prompts(
         PromptComparison(
             id=prompt.id,
             category=prompt.category,
-            prompt=_readable(prompt.conversation),
+            prompt=readable_prompt(prompt.conversation),
             check=dict(prompt.check) if prompt.check else None,
             base=before,
             sft=after,
@@ -201,11 +201,6 @@ def _answer_prompts(
 def _answer(engine: Engine, prompt: Prompt, reply: Reply) -> Answer:
     leaks = leaks_role(reply, engine.tokenizer)
     return Answer(readable_reply(reply), reply_properties(prompt, reply, engine.tokenizer, leaks_role=leaks))
-
-
-def _readable(conversation: Conversation) -> str:
-    messages = conversation.messages
-    return messages[0].text if len(messages) == 1 else format_messages(messages)
 
 
 def _score(

@@ -18,6 +18,7 @@ from picollm.infer.params import SamplingParams
 from picollm.progress import SILENT, Bar, Progress
 
 if TYPE_CHECKING:
+    from picollm.chat.conversation import Conversation
     from picollm.infer.engine import Engine
     from picollm.infer.request import Reply
     from picollm.tasks.task import Task
@@ -88,9 +89,8 @@ def choose(task: Task, limit: int | None, seed: int) -> list[int]:
         )
     if limit is None or limit >= len(task):
         return list(range(len(task)))
-    drawn = np.random.default_rng(seed).permutation(len(task))[
-        :limit
-    ]  # a smaller limit asks a part of a larger one
+    # The beginning of one permutation: a smaller limit asks a part of what a larger one asks.
+    drawn = np.random.default_rng(seed).permutation(len(task))[:limit]
     return sorted(int(index) for index in drawn)
 
 
@@ -152,6 +152,12 @@ def _by_reply(
         )
         bar.advance(1, right=sum(outcome.right for outcome in outcomes.values()) / len(outcomes))
     return outcomes
+
+
+def readable_prompt(conversation: Conversation) -> str:
+    """Return what is asked as a person can read it; who speaks is only said where several do."""
+    messages = conversation.messages
+    return messages[0].text if len(messages) == 1 else format_messages(messages)
 
 
 def readable_reply(reply: Reply) -> str:
@@ -243,5 +249,4 @@ def _failures(
 def _question(task: Task, form: Form, index: int) -> str:
     if form == "completion":
         return task.completion(index) or ""
-    messages = task.prompt(index).messages
-    return messages[0].text if len(messages) == 1 else format_messages(messages)
+    return readable_prompt(task.prompt(index))

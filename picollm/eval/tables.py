@@ -172,7 +172,8 @@ def architecture_table(comparison: Comparison) -> Table:
     rows += [
         (d.field, str(d.base), str(d.sft)) for d in comparison.config_differences if d.field != "vocab_size"
     ]
-    rows.append(("weights moved (relative)", NONE, f"{overall_movement(comparison.movement):.1%}"))
+    if comparison.movement:
+        rows.append(("weights moved (relative)", NONE, f"{overall_movement(comparison.movement):.1%}"))
     return Table("The two networks", ("", "base", "SFT"), tuple(rows))
 
 

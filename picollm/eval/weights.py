@@ -30,7 +30,7 @@ class Movement:
     """How far a group of parameters moved: ``||sft - base|| / ||base||`` in the Euclidean norm.
 
     ``layer`` is None outside the stack of layers; ``kind`` is a projection's name, "norms" or "embeddings".
-    Rows that only one of the two vocabularies has are left out.
+    Rows that only one of the two vocabularies has are left out, and so are parameters of different shapes.
     """
 
     layer: int | None
@@ -50,7 +50,7 @@ def weight_movement(base: Model, sft: Model) -> list[Movement]:
     squares: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     before = dict(base.named_parameters())
     for name, after in sft.named_parameters():
-        if name not in before:
+        if name not in before or not _comparable(name, before[name], after):
             continue
         old, new = _common_rows(before[name].detach(), after.detach())
         entry = squares[_group(name)]
@@ -73,6 +73,12 @@ def _relative(moved: float, start: float) -> float:
     if start == 0.0:
         return 0.0 if moved == 0.0 else 1.0
     return float((moved / start) ** 0.5)
+
+
+def _comparable(name: str, old: Tensor, new: Tensor) -> bool:
+    """Return whether two parameters are the same one: of one shape, but for the rows of a vocabulary."""
+    grows = "embed_tokens" in name or "lm_head" in name
+    return old.shape == new.shape or (grows and old.shape[1:] == new.shape[1:])
 
 
 def _common_rows(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

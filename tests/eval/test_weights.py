@@ -51,3 +51,10 @@ def test_what_began_at_zero_and_moved_counts_as_wholly_moved(checkpoint: Checkpo
     fresh = Model(checkpoint.model.config)  # output projections start at zero
     found = {(m.layer, m.kind): m.relative for m in weight_movement(fresh, checkpoint.model)}
     assert found[0, "o_proj"] == 1.0
+
+
+def test_networks_of_other_shapes_are_compared_only_where_they_can_be(checkpoint: Checkpoint) -> None:
+    wider = Model(replace(checkpoint.model.config, intermediate_size=96, vocab_size=7))
+    assert {m.kind for m in weight_movement(checkpoint.model, wider)}.isdisjoint({"up_proj", "down_proj"})
+    narrow = Model(replace(checkpoint.model.config, hidden_size=16))
+    assert {m.kind for m in weight_movement(checkpoint.model, narrow)} <= {"norms"}
