@@ -2,18 +2,76 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
+
+from picollm.data.mixture import Source
+from picollm.recipes.compare import compare_checkpoints
+from picollm.recipes.config import (
+    CompareRecipe,
+    ModelShape,
+    PretrainRecipe,
+    Recipe,
+    SftRecipe,
+    TokenizerRecipe,
+)
+from picollm.recipes.pretrain import pretrain
+from picollm.recipes.sft import finetune
+from picollm.recipes.tokenizer import train_tokenizer
+from picollm.train.config import TrainConfig
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the directory of real data sets beside the repository, or skip: it is not part of the product."""
+    """Return the directory of real data sets beside the repository, or skip: the product brings none."""
     root = Path(os.environ.get("PICOLLM_TEST_DATA", SHARED_DATA))
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set PICOLLM_TEST_DATA to a directory in the published layouts")
     return root
+
+
+_SHAPE = ModelShape(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    max_position_embeddings=512,
+)
+_STEPS = TrainConfig(num_steps=6, learning_rate=5e-3, precision="fp32", log_every=2)
+
+
+def _miniature(base: Path) -> Recipe:
+    return Recipe(
+        name="miniature",
+        tokenizer=TokenizerRecipe(vocab_size=600, num_documents=300),
+        pretrain=PretrainRecipe(
+            num_validation_documents=5,
+            batch_tokens=1024,
+            shape=_SHAPE,
+            train=dataclasses.replace(_STEPS, num_steps=None, num_tokens=8192),
+        ),
+        sft=SftRecipe(base=str(base), max_tokens=400, batch_tokens=1024, num_validation_rows=4, train=_STEPS),
+        mixture=tuple(
+            Source(task, limit=40)
+            for task in ("smoltalk", "identity", "mmlu", "gsm8k", "spelling", "spelling_bee")
+        ),
+        compare=CompareRecipe(limit=4, base_limit=2, max_tokens=8, num_documents=5),
+    )
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
+    """Return the directory of a finished miniature and its recipe."""
+    runs = tmp_path_factory.mktemp("runs")
+    recipe = _miniature(runs / "base")
+    train_tokenizer(recipe, runs / "tokenizer")
+    pretrain(recipe, runs / "tokenizer", runs / "base")
+    finetune(recipe, runs / "sft")
+    compare_checkpoints(recipe, str(runs / "base"), str(runs / "sft"), runs / "report")
+    return runs, recipe

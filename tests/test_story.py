@@ -2,70 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-import pytest
 import torch
 
 from picollm import Checkpoint, Conversation, Engine, SamplingParams
 from picollm.checkpoint import verify
-from picollm.data.mixture import Source
 from picollm.eval.report import read_comparison
 from picollm.recipes.compare import compare_checkpoints
-from picollm.recipes.config import (
-    CompareRecipe,
-    ModelShape,
-    PretrainRecipe,
-    Recipe,
-    SftRecipe,
-    TokenizerRecipe,
-)
+from picollm.recipes.config import Recipe
 from picollm.recipes.pretrain import pretrain
 from picollm.recipes.sft import finetune
 from picollm.recipes.tokenizer import train_tokenizer
-from picollm.train.config import TrainConfig
-
-SHAPE = ModelShape(
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    max_position_embeddings=512,
-)
-STEPS = TrainConfig(num_steps=6, learning_rate=5e-3, precision="fp32", log_every=2)
-
-
-def miniature(base: Path) -> Recipe:
-    return Recipe(
-        name="miniature",
-        tokenizer=TokenizerRecipe(vocab_size=600, num_documents=300),
-        pretrain=PretrainRecipe(
-            num_validation_documents=5,
-            batch_tokens=1024,
-            shape=SHAPE,
-            train=dataclasses.replace(STEPS, num_steps=None, num_tokens=8192),
-        ),
-        sft=SftRecipe(base=str(base), max_tokens=400, batch_tokens=1024, num_validation_rows=4, train=STEPS),
-        mixture=tuple(
-            Source(task, limit=40)
-            for task in ("smoltalk", "identity", "mmlu", "gsm8k", "spelling", "spelling_bee")
-        ),
-        compare=CompareRecipe(limit=4, base_limit=2, max_tokens=8, num_documents=5),
-    )
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
-    """Return the directory of a finished miniature and its recipe."""
-    runs = tmp_path_factory.mktemp("runs")
-    recipe = miniature(runs / "base")
-    train_tokenizer(recipe, runs / "tokenizer")
-    pretrain(recipe, runs / "tokenizer", runs / "base")
-    finetune(recipe, runs / "sft")
-    compare_checkpoints(recipe, str(runs / "base"), str(runs / "sft"), runs / "report")
-    return runs, recipe
 
 
 def test_it_ends_with_a_model_that_replies(story: tuple[Path, Recipe]) -> None:

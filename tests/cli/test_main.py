@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from picollm.cli.main import COMMANDS, main
+from picollm.recipes.config import Recipe
 
 
 def test_help_lists_every_command_and_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,11 +63,35 @@ def test_bad_input_is_one_line(
     assert said in error and error.startswith("picollm: ") and "\n" not in error
 
 
-def test_show_gives_programs_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_gives_programs_one_json_document(
+    story: tuple[Path, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
     (tmp_path / "talk.json").write_text(json.dumps(talk))
-    assert main(["show", str(tmp_path / "talk.json"), "--json", "--checkpoint", "pico-base"]) == 0
+    assert main(["show", str(tmp_path / "talk.json"), "--json", "--checkpoint", str(story[0] / "sft")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["ids"]) == len(found["loss_mask"]) == len(found["tokens"])
     supervised = [token for token, bit in zip(found["tokens"], found["loss_mask"], strict=True) if bit]
     assert "".join(supervised[:-1]) == "Hello."
+
+
+def test_chat_answers_one_prompt_on_stdout(
+    story: tuple[Path, Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", str(story[0] / "sft"), "-p", "Hi", "--max-tokens", "4"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_eval_gives_programs_one_json_document(
+    story: tuple[Path, Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--tasks", "mmlu,facts", "--limit", "3", "--max-tokens", "4", "--json"]
+    assert main(["eval", str(story[0] / "sft"), *arguments]) == 0
+    assert [score["task"] for score in json.loads(capsys.readouterr().out)] == ["mmlu", "facts"]
+
+
+def test_compare_refuses_checkpoints_that_do_not_belong_together(
+    story: tuple[Path, Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(story[0] / "sft"), str(story[0] / "nowhere")]) == 3
+    assert "nowhere" in capsys.readouterr().err
