@@ -5,37 +5,49 @@ S supervised positions, C positions of one chunk, E width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 21  # logits alive at once; 8 MiB in fp32 stays in the last-level cache of a CPU
+CHUNK_ELEMENTS = 1 << 21  # 8 MiB of fp32 logits stay in the last-level cache of a CPU
+LEAST_ROWS = 512  # below this, adding up the weight's gradient costs more than the logits
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Gradients are computed on the way forward, while a chunk of logits is in the cache."""
+    """Gradients are computed on the way forward, while a chunk of logits is in the cache.
+
+    The buffers are reused from chunk to chunk: fresh memory costs page faults.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden_SE: Tensor, weight_VE: Tensor, targets_S: Tensor, rows: int) -> Tensor:
+        logits_CV = hidden_SE.new_empty(rows, len(weight_VE))
+        full_CV = (
+            logits_CV
+            if logits_CV.dtype == torch.float32
+            else torch.empty_like(logits_CV, dtype=torch.float32)
+        )
         d_hidden_SE = torch.empty_like(hidden_SE)
         d_weight_VE: Tensor | None = None
         loss = hidden_SE.new_zeros((), dtype=torch.float32)
-        for hidden_CE, targets_C, d_hidden_CE in zip(
-            torch.split(hidden_SE, rows),
-            torch.split(targets_S, rows),
-            torch.split(d_hidden_SE, rows),
-            strict=True,
-        ):
-            logits_CV = hidden_CE @ weight_VE.T
-            log_p_CV = torch.log_softmax(logits_CV, -1, dtype=torch.float32)
+        parts = (torch.split(tensor, rows) for tensor in (hidden_SE, targets_S, d_hidden_SE))
+        for hidden_CE, targets_C, d_hidden_CE in zip(*parts, strict=True):
+            logits, full = logits_CV[: len(targets_C)], full_CV[: len(targets_C)]
+            torch.mm(hidden_CE, weight_VE.T, out=logits)
+            if full.dtype != logits.dtype:
+                full.copy_(logits)
+            log_p = torch.log_softmax(full, -1, out=full)
             at_target = targets_C.unsqueeze(-1)
-            loss -= log_p_CV.gather(-1, at_target).sum()
-            p_CV = log_p_CV.exp_()
-            p_CV.scatter_add_(-1, at_target, p_CV.new_full((1, 1), -1.0).expand(len(targets_C), 1))
-            d_logits_CV = p_CV.to(hidden_SE.dtype)
-            torch.mm(d_logits_CV, weight_VE, out=d_hidden_CE)
-            d_chunk_VE = d_logits_CV.T @ hidden_CE
+            loss -= log_p.gather(-1, at_target).sum()
+            d_logits = log_p.exp_().scatter_add_(
+                -1, at_target, full.new_full((1, 1), -1.0).expand_as(at_target)
+            )
+            if full.dtype != logits.dtype:
+                d_logits = logits.copy_(d_logits)
+            torch.mm(d_logits, weight_VE, out=d_hidden_CE)
+            d_chunk_VE = d_logits.T @ hidden_CE
             d_weight_VE = d_chunk_VE if d_weight_VE is None else d_weight_VE.add_(d_chunk_VE)
         ctx.save_for_backward(d_hidden_SE, d_weight_VE)
         return loss
@@ -51,15 +63,14 @@ def summed_cross_entropy(hidden_SE: Tensor, weight_VE: Tensor, targets_S: Tensor
 
     Every target must be a real one: positions without a target are left out before the model's last step.
     """
-    rows = max(1, CHUNK_ELEMENTS // weight_VE.shape[0])
-    if not torch.is_grad_enabled():
-        total = hidden_SE.new_zeros((), dtype=torch.float32)
-        for hidden_CE, targets_C in zip(
-            torch.split(hidden_SE, rows), torch.split(targets_S, rows), strict=True
-        ):
-            total += torch.nn.functional.cross_entropy(
-                (hidden_CE @ weight_VE.T).float(), targets_C, reduction="sum"
-            )
-        return total
-    loss: Tensor = _LinearCrossEntropy.apply(hidden_SE, weight_VE, targets_S, rows)  # type: ignore[no-untyped-call]
-    return loss
+    num_chunks = math.ceil(len(targets_S) / max(LEAST_ROWS, CHUNK_ELEMENTS // len(weight_VE)))
+    rows = math.ceil(len(targets_S) / max(1, num_chunks))
+    if torch.is_grad_enabled():
+        loss: Tensor = _LinearCrossEntropy.apply(hidden_SE, weight_VE, targets_S, rows)  # type: ignore[no-untyped-call]
+        return loss
+    total = hidden_SE.new_zeros((), dtype=torch.float32)
+    for hidden_CE, targets_C in zip(torch.split(hidden_SE, rows), torch.split(targets_S, rows), strict=True):
+        total += torch.nn.functional.cross_entropy(
+            (hidden_CE @ weight_VE.T).float(), targets_C, reduction="sum"
+        )
+    return total
