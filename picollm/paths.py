@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -52,22 +53,35 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
     """Turn a full disk, a read-only place or a missing permission into an UnavailableError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        number = _system_error(error)
+        if number in _FULL:
             raise UnavailableError(
-                f"no room left on the disk while writing {target}. Free some space and repeat: "
+                f"no room left on the disk while writing {target}. Free some space and repeat the command: "
                 "nothing that was complete is lost."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in _FORBIDDEN:
             raise UnavailableError(
-                f"not allowed to write {target} ({error.strerror}). Choose another place or set PICOLLM_HOME."
+                f"not allowed to write {target} ({os.strerror(number)}). Choose another place."
             ) from error
         raise
+
+
+def _system_error(error: Exception) -> int:
+    """Return the system's error number, also of a library that tells it in words only, or 0."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else 0
 
 
 @contextmanager

@@ -34,6 +34,15 @@ def digest(inputs: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return the note at ``path``, empty when there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def peak_rss_mib() -> float:
     """Return the largest memory this process has held so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -58,31 +67,44 @@ class Stage:
 
     def finished(self) -> bool:
         """Return whether ``out`` is the complete result of exactly these inputs."""
-        try:
-            note = json.loads(self._finished_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return self.out.exists() and note.get("inputs_sha256") == digest(self.inputs)
+        return self.out.exists() and _read(self._finished_file).get("inputs_sha256") == digest(self.inputs)
 
     @contextmanager
     def running(self) -> Iterator[dict[str, float]]:
         """Run the stage in this block: clear what other inputs left, and mark it finished at the end.
 
         Yields:
-            The measurements of the stage, filled when the block has ended: ``seconds``, ``peak_rss_mib``.
+            The measurements of the stage, filled when the block has ended: ``seconds`` (over all interrupted
+            runs), ``peak_rss_mib``.
         """
-        inputs_file = self.run_dir / "inputs.json"
-        started = digest(self.inputs)
-        if inputs_file.exists() and json.loads(inputs_file.read_text(encoding="utf-8")) != started:
-            shutil.rmtree(self.run_dir)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        before = self._begun()
         self._finished_file.unlink(missing_ok=True)
-        with paths.atomic_file(inputs_file) as temporary:
-            temporary.write_text(json.dumps(started), encoding="utf-8")
-
         measured: dict[str, float] = {}
         start = time.monotonic()
-        yield measured
-        measured |= {"seconds": round(time.monotonic() - start, 1), "peak_rss_mib": round(peak_rss_mib())}
-        with paths.atomic_file(self._finished_file) as temporary:
-            temporary.write_text(json.dumps({"inputs_sha256": started, **measured}), encoding="utf-8")
+        try:
+            yield measured
+        finally:
+            measured["seconds"] = round(before + time.monotonic() - start, 1)
+            measured["peak_rss_mib"] = round(peak_rss_mib())
+            self._note(self._begun_file, measured)
+        self._note(self._finished_file, measured)
+
+    @property
+    def _begun_file(self) -> Path:
+        return self.run_dir / "begun.json"
+
+    def _begun(self) -> float:
+        """Return the seconds of earlier, interrupted runs on these inputs; drop the traces of others."""
+        found = _read(self._begun_file)
+        if found.get("inputs_sha256") == digest(self.inputs):
+            return float(found.get("seconds", 0.0))
+        if found:
+            shutil.rmtree(self.run_dir)
+        self._note(self._begun_file, {"seconds": 0.0})
+        return 0.0
+
+    def _note(self, path: Path, measured: dict[str, float]) -> None:
+        with paths.atomic_file(path) as temporary:
+            temporary.write_text(
+                json.dumps({"inputs_sha256": digest(self.inputs), **measured}), encoding="utf-8"
+            )
