@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -64,3 +65,15 @@ def test_the_same_recipe_gives_the_same_weights(story: tuple[Path, Recipe], tmp_
         Checkpoint.load(place).model.state_dict() for place in (runs / "sft", tmp_path / "again")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_format_without_calculator_keeps_the_words_around_its_calls(
+    story: tuple[Path, Recipe], tmp_path: Path
+) -> None:
+    _, recipe = story
+    plain = dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, format="chatml"))
+    record = finetune(plain, tmp_path / "chatml")
+    checkpoint = Checkpoint.load(tmp_path / "chatml")
+    assert checkpoint.format is not None and checkpoint.format.name == "chatml"
+    assert all(source["supervised_tokens"] > 0 for source in record.data)
+    compare_checkpoints(plain, recipe.sft.base, str(tmp_path / "chatml"), tmp_path / "report")

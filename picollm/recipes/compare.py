@@ -81,7 +81,7 @@ def _measure(
         sft,
         tasks=tasks,
         prompts=prompts,
-        conversations=held_out(recipe, data_root),
+        conversations=held_out(recipe, data_root, sft.format) if sft.format else {},
         texts=corpus.validation,
         limits=Limits(part.limit, part.base_limit, part.limits, part.max_tokens),
         seed=recipe.seed,

@@ -62,9 +62,13 @@ def finetune(
 
     with stage.running() as measured:
         model, fmt = _taught(base, part.format)
+        if not fmt.has_tools:
+            progress.note(
+                f"format {fmt.name} has no calculator: calls are left out, the words around them stay"
+            )
         limit = min(part.max_tokens, model.config.max_position_embeddings)
         read = _read(recipe.mixture, tasks, fmt, limit, part.too_long, progress)
-        unseen = held_out(recipe, data_root)
+        unseen = held_out(recipe, data_root, fmt)
         batches = Batches(
             read.examples,
             max(part.batch_tokens, limit),
@@ -137,7 +141,8 @@ def _read(
             counts = {"rows": 0, "too_long": 0, "without_targets": 0, "tokens": 0, "supervised_tokens": 0}
             kept: list[int] = []
             for start in range(0, len(task), _RENDER_CHUNK):
-                chunk = [task[index] for index in range(start, min(start + _RENDER_CHUNK, len(task)))]
+                rows = range(start, min(start + _RENDER_CHUNK, len(task)))
+                chunk = [sayable(task[index], fmt) for index in rows]
                 for row, conversation in enumerate(chunk, start):
                     pieces = _fit(fmt, conversation, limit, too_long, task.rows.where(row))
                     counts["rows"] += 1
@@ -215,7 +220,17 @@ def _members(read: _Read, mixture: tuple[Source, ...], seed: int) -> Callable[[i
     return members_of_epoch
 
 
-def held_out(recipe: Recipe, data_root: Path | None) -> dict[str, list[Conversation]]:
+def sayable(conversation: Conversation, fmt: ChatFormat) -> Conversation:
+    """Return what ``fmt`` can say of the conversation: without calculator calls where it has no place for any.
+
+    The words around a call hold its result ("That is" ... "68 apples"), so they stay a reply.
+    """
+    if fmt.has_tools or all(len(message.parts) == 1 for message in conversation.messages):
+        return conversation
+    return Conversation(Message(m.role, m.text, m.weight) for m in conversation.messages)
+
+
+def held_out(recipe: Recipe, data_root: Path | None, fmt: ChatFormat) -> dict[str, list[Conversation]]:
     """Return the validation rows of each source; a source that occurs twice is measured once."""
-    named = {source.task: source for source in recipe.mixture}
-    return {name: list(_open(source, "validation", recipe, data_root)) for name, source in named.items()}
+    named = {source.task: _open(source, "validation", recipe, data_root) for source in recipe.mixture}
+    return {name: [sayable(conversation, fmt) for conversation in task] for name, task in named.items()}
