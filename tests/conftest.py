@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from picollm.data.mixture import Source
 from picollm.recipes.compare import compare_checkpoints
@@ -24,6 +25,12 @@ from picollm.recipes.tokenizer import train_tokenizer
 from picollm.train.config import TrainConfig
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Keep tiny models on one thread: a second one only waits, and on a busy machine for long."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

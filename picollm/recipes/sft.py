@@ -221,7 +221,7 @@ def _members(read: _Read, mixture: tuple[Source, ...], seed: int) -> Callable[[i
 
 
 def sayable(conversation: Conversation, fmt: ChatFormat) -> Conversation:
-    """Return what ``fmt`` can say of the conversation: without calculator calls where it has no place for any.
+    """Return what ``fmt`` can say of it: without calculator calls where there is no place for any.
 
     The words around a call hold its result ("That is" ... "68 apples"), so they stay a reply.
     """

@@ -55,12 +55,6 @@ def random_model(vocab_size: int, seed: int) -> Model:
     return model
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Keep tiny models on one thread: a second one only waits, and on a busy machine for long."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     documents = itertools.islice(primer.documents(0), 300)

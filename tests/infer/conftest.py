@@ -18,12 +18,6 @@ from picollm.tokenizer import Tokenizer
 TEXTS = ["the cat sat on the mat and the dog ran", "what is 2+3? it is 5", "über größe naïve 12*34"] * 20
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Keep tiny models on one thread: a second one has nothing to do but wait for the first."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXTS, 320, ChatFormat.required_tokens("picollm"))
