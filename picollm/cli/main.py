@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("picollm.cli.evaluate", "compare", "base versus SFT on the same prompts, as a report"),
     "chat": ("picollm.cli.chat", "chat", "talk to a checkpoint in the terminal"),
     "show": ("picollm.cli.show", "show", "a conversation as the model sees it: tokens and loss mask"),
+    "check": ("picollm.cli.check", "check", "what would damage training in conversations, and what is twice"),
     "identity": ("picollm.cli.identity", "ACTIONS", "verify, build, scan or start identity conversations"),
 }
 

@@ -32,7 +32,7 @@ def show(
     if not 0 <= index < len(rows):
         raise InputError(f"{file} has {len(rows)} conversations, counted from 0; there is no number {index}.")
     conversation = Conversation.from_dict(rows[index])
-    fmt = _format(checkpoint, format)
+    fmt = open_format(checkpoint, format)
     if json:
         rendered = fmt.render_conversation(conversation)
         tokens = [fmt.tokenizer.decode([token_id]) for token_id in rendered.ids]
@@ -57,12 +57,16 @@ def print_tokens(fmt: ChatFormat, conversation: Conversation) -> None:
     )
 
 
-def _format(checkpoint: str | None, name: str | None) -> ChatFormat:
-    from picollm.recipes.compare import locate
+def open_format(checkpoint: str | None, name: str | None) -> ChatFormat:
+    """Return the chat format ``name`` for the tokenizer of ``checkpoint``: by default the chat model's.
+
+    Raises:
+        InputError: there is no such tokenizer or format.
+    """
     from picollm.tokenizer import Tokenizer
 
-    place = locate(checkpoint) if checkpoint else paths.chat_checkpoint()
-    if checkpoint is None and not Path(place).is_dir():
+    place = paths.PICO_BASE if checkpoint == "pico-base" else Path(checkpoint or paths.chat_checkpoint())
+    if checkpoint is None and not place.is_dir():
         place = paths.PICO_BASE
     tokenizer = Tokenizer.load(place)
     name = name or "picollm"

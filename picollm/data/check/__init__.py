@@ -1,0 +1,1 @@
+"""The linter of conversation data sets: what would damage training, what a limit costs, what is twice."""
