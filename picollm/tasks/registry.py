@@ -13,6 +13,7 @@ from picollm.errors import DataError, InputError
 from picollm.tasks.arc import Arc
 from picollm.tasks.facts import Facts
 from picollm.tasks.gsm8k import Gsm8k
+from picollm.tasks.humaneval import HumanEval
 from picollm.tasks.identity import Identity, identity_rows
 from picollm.tasks.jsonl import Jsonl
 from picollm.tasks.mmlu import Mmlu
@@ -50,6 +51,7 @@ TASKS = {
     "arc_easy": Entry(Arc, None, ("ai2_arc/ARC-Easy",)),
     "arc_challenge": Entry(Arc, None, ("ai2_arc/ARC-Challenge",)),
     "gsm8k": Entry(Gsm8k, "gsm8k", ("gsm8k/main",)),
+    "humaneval": Entry(HumanEval, None, ("openai_humaneval",)),
     "spelling": Entry(SimpleSpelling, "words", _WORDS),
     "spelling_bee": Entry(SpellingBee, "words", _WORDS),
     "facts": Entry(Facts, "facts"),
