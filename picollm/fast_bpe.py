@@ -10,6 +10,8 @@ test compares the two regular expression engines on every code point of Unicode.
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tiktoken
@@ -23,20 +25,43 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?
 # GPT-2's after every digit was cut out (SmolLM2): a digit ends a run of spaces, and takes none of them.
 DIGITS_GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 
+# Where a run of spaces meets a word, these patterns look ahead, which is slow. In text without two spaces in
+# a row, and without rarer kinds of white space, the same words come out when the look-ahead is left out.
+_LOOK_AHEAD = r"|\s+(?!\S)"
+_RARE_SPACES = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+
+# Among texts, special token 7 is written as the character 0, "7;" and recognized by the twin under that name.
+_MARK = "\0"
+
 # In longer texts a run of white space could overflow the stack of tiktoken's regular expression engine.
 _MAX_CHARACTERS = 50_000
 
 
 class FastEncoder:
-    """``tiktoken`` in place of a ``tokenizer.json`` whose every text it encodes to the same ids."""
+    """``tiktoken`` in place of a ``tokenizer.json``; each method returns None for texts it is not sure of."""
 
-    def __init__(self, encoding: tiktoken.Encoding, ascii_only: bool) -> None:
-        self._encode = encoding.encode_ordinary
+    def __init__(
+        self, pattern: str, ranks: dict[bytes, int], special_ids: Iterable[int], ascii_only: bool
+    ) -> None:
+        special = {_mark(token_id): token_id for token_id in special_ids}
+
+        def twin(pattern: str) -> tiktoken.Encoding:
+            return tiktoken.Encoding("twin", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+
+        newlines_apart = pattern in (QWEN2_PATTERN, LLAMA3_PATTERN)
+        self._any_text = twin(pattern)
+        self._no_runs = twin(pattern.replace(_LOOK_AHEAD, "")) if newlines_apart else self._any_text
         self._ascii_only = ascii_only
+        self._special_ids = frozenset(special.values())
+        self._spelled: dict[tuple[int, ...], str] = {}
+        self._allowed: set[str] = set()  # the marks in use: tiktoken is faster when they are few
 
     @classmethod
-    def build(cls, specification: dict[str, Any]) -> FastEncoder | None:
-        """Return the twin of ``specification`` (which has no special tokens), or None if they may differ."""
+    def build(cls, specification: dict[str, Any], special_ids: Iterable[int]) -> FastEncoder | None:
+        """Return the twin of ``specification`` (which has no special tokens), or None if they may differ.
+
+        ``special_ids`` are those that may stand between texts in ``encode_around``.
+        """
         model, normalizer = specification["model"], specification["normalizer"]
         composes = normalizer == {"type": "NFC"}  # leaves ASCII as it is
         pattern = _split_pattern(specification["pre_tokenizer"])
@@ -46,23 +71,66 @@ class FastEncoder:
         if model.get("type") != "BPE" or any(model.get(name) for name in odd):
             return None
         ranks = _mergeable_ranks(model)
-        if ranks is None:
-            return None
-        encoding = tiktoken.Encoding("twin", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-        return cls(encoding, composes)
+        return None if ranks is None else cls(pattern, ranks, special_ids, composes)
 
     def encode(self, text: str) -> list[int] | None:
-        """Return the ids of ``text``, or None when this text must take the slow way."""
+        """Return the ids of ``text``."""
+        encoding = self._encoding_for(text)
+        return None if encoding is None else encoding.encode_ordinary(text)
+
+    def encode_around(self, texts: Sequence[str], between: Sequence[tuple[int, ...]]) -> list[int] | None:
+        """Return the ids of all ``texts``, each encoded by itself, with ``between[i]`` after text ``i``."""
+        if _MARK in "".join(texts):
+            return None
+        row = [""] * (len(texts) + len(between))
+        row[::2] = texts
+        try:
+            row[1::2] = [self._spelled[ids] for ids in between]
+        except KeyError:
+            row[1::2] = [self._spell(ids) for ids in between]
+        joined = "".join(row)
+        encoding = self._encoding_for(joined)
+        return encoding and encoding.encode(joined, allowed_special=self._allowed, disallowed_special=())
+
+    def _spell(self, ids: tuple[int, ...]) -> str:
+        """Return the text that the twin encodes to ``ids``; the first and the last are special tokens."""
+        spelled = b""
+        for token_id in ids:
+            if token_id in self._special_ids:
+                self._allowed.add(_mark(token_id))
+                spelled += _mark(token_id).encode("ascii")
+            else:
+                spelled += self._any_text.decode_single_token_bytes(token_id)
+        self._spelled[ids] = spelled.decode("utf-8")
+        return self._spelled[ids]
+
+    def _encoding_for(self, text: str) -> tiktoken.Encoding | None:
+        """Return the faster of the two encodings that get ``text`` right, None if neither does."""
         if len(text) > _MAX_CHARACTERS:
             return None
         if not text.isascii():
-            if self._ascii_only:
+            if self._ascii_only or not _is_unicode(text):
                 return None
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError:
-                return None  # tiktoken would repair a lone surrogate silently
-        return self._encode(text)
+            if _RARE_SPACES.search(text):
+                return self._any_text
+        return self._any_text if _may_hold_runs(text) else self._no_runs
+
+
+def _may_hold_runs(text: str) -> bool:
+    return "  " in text or "\t" in text or "\v" in text or "\f" in text
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether ``text`` has no lone surrogate; tiktoken would replace it silently."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _mark(token_id: int) -> str:
+    return f"{_MARK}{token_id};"
 
 
 def bytes_of_symbol(symbol: str) -> bytes:

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,16 @@ class Tokenizer:
         try:
             specification = json.loads(source)
             self._backend = tokenizers.Tokenizer.from_str(source)
+            self._added = {token["content"]: token for token in specification["added_tokens"]}
             text_only = _only_text(specification)
             self._text_backend = tokenizers.Tokenizer.from_str(json.dumps(text_only))
-            self._fast = FastEncoder.build(text_only)
+            self._fast = FastEncoder.build(text_only, [token["id"] for token in self._added.values()])
         except Exception as error:  # the Rust library raises bare Exception
             raise InputError(
                 f"not a tokenizer.json ({error}); expected the file of the tokenizers library"
             ) from error
         self._source = source
         self._specification: dict[str, Any] = specification
-        self._added = {token["content"]: token for token in specification["added_tokens"]}
         self.is_byte_level = _has(specification["decoder"], "ByteLevel")
 
     # -- making one ----------------------------------------------------------------------------------------
@@ -152,13 +153,26 @@ class Tokenizer:
         """Return ``[self.encode(text) for text in texts]``."""
         return [self.encode(text) for text in texts]
 
+    def encode_around(self, texts: Sequence[str], between: Sequence[tuple[int, ...]]) -> list[int]:
+        """Return the ids of all ``texts``, each encoded by itself, with ``between[i]`` after text ``i``.
+
+        This is how a chat format is tokenized. Each of ``between`` starts and ends with a special token; no
+        text, whatever it spells, adds another one.
+        """
+        ids = self._fast.encode_around(texts, between) if self._fast is not None else None
+        if ids is None:
+            ids = []
+            for text, special in zip_longest(texts, between, fillvalue=()):
+                ids += [*self.encode(text), *special]
+        return ids
+
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of ``text`` and, for each, the half-open range of characters it covers."""
         encoding = self._slow_encode(text)
         return encoding.ids, encoding.offsets
 
     def count_within(self, ids: Sequence[int], text: str, length: int) -> int:
-        """Return how many of ``ids``, the encoding of ``text``, lie within its first ``length`` characters."""
+        """Return how many of ``ids``, the ids of ``text``, lie within its first ``length`` characters."""
         if not (self.is_byte_level and self._specification["normalizer"] is None):
             return sum(end <= length for _, end in self.encode_with_offsets(text)[1])
         room = len(text[:length].encode("utf-8"))
@@ -169,7 +183,7 @@ class Tokenizer:
         return len(ids)
 
     def split_at_added_tokens(self, text: str) -> list[str | int]:
-        """Return ``text`` cut at the added tokens it spells, those as ids: for text of a format, never of a user.
+        """Return ``text`` cut at the added tokens it spells, as ids: for a format's text, never a user's.
 
         >>> tokenizer.split_at_added_tokens("<s>Hi")  # doctest: +SKIP
         [1, 'Hi']

@@ -68,6 +68,7 @@ class Message:
         """Check and normalize. Raises ConversationError."""
         if role not in ROLES:
             raise ConversationError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+        parts: tuple[Part, ...]
         if isinstance(content, str):
             parts = (Part("text", content),) if content else ()
         else:
@@ -238,7 +239,7 @@ def _require_sayable(index: int, message: Message) -> None:
     where = f"message {index} ({message.role})"
     if not message.parts:
         raise ConversationError(f"{where} is empty; expected some content")
-    previous = None
+    previous = "text"
     for number, part in enumerate(message.parts):
         if part.type == "python" and not part.text:
             raise ConversationError(

@@ -14,38 +14,29 @@ loss mask follows the characters. Text from a message can never become a special
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from picollm.chat.conversation import Conversation, Message, Part, PartType
+from picollm.chat.conversation import Conversation
 from picollm.chat.decode import ReplyGrammar, TurnDecoder
 from picollm.chat.format_borders import (
     END,
+    GIVEN,
+    NEIGHBOR,
     OUTPUT,
     PROMPT,
-    PYTHON,
     START,
-    SUPERVISED,
-    TEXT,
-    Piece,
-    border_pieces,
-    kind_of,
+    Border,
+    stripped_neighbors,
     tool_frame,
-)  # fmt: skip
+)
 from picollm.chat.format_jinja import jinja_template
-from picollm.chat.format_parse import Parser
-from picollm.chat.format_specification import SPECIFICATIONS, Specification
+from picollm.chat.format_parse import Parser, reply_grammar
+from picollm.chat.format_record import format_record
+from picollm.chat.format_specification import Specification, named_specification
 from picollm.errors import ConversationError, InputError
 from picollm.tokenizer import Tokenizer
-
-VERSION = 1
-"""Raised when the renderer itself changes which token or mask bit comes out."""
-
-MASK_RULE = "assistant words, calculator calls with their markers, and the end of the turn are supervised"
 
 
 class Rendered(NamedTuple):
@@ -53,20 +44,6 @@ class Rendered(NamedTuple):
 
     ids: list[int]
     loss_mask: list[int]
-
-
-@dataclass(frozen=True)
-class Border:
-    """What stands between two contents. ``ids`` runs from the first to the last special token in it.
-
-    ``head`` is text that touches the content before, ``tail`` text that touches the content behind. Without a
-    special token ``ids`` is empty and everything is ``head``: then both contents are one run of text.
-    """
-
-    head: tuple[Piece, ...]
-    ids: tuple[int, ...]
-    loss_mask: tuple[int, ...]
-    tail: tuple[Piece, ...]
 
 
 class ChatFormat:
@@ -83,14 +60,12 @@ class ChatFormat:
         self.name = name
         self.specification = specification
         self.tokenizer = tokenizer
-        special = specification
-        self.end_id: int = tokenizer.special_id(special.end)
-        self.stop_ids = frozenset({self.end_id, *map(tokenizer.special_id, special.also_ends)})
-        self.pad_id = None if special.pad is None else tokenizer.special_id(special.pad)
-        self.bos_id = None if special.bos is None else tokenizer.special_id(special.bos)
-        self.control_ids = frozenset(tokenizer.special_tokens.values())
-        """The tokens that no text can hold."""
-        self._borders: dict[tuple[int, int, int, int], Border] = {}
+        self.end_id: int = tokenizer.special_id(specification.end)
+        self.stop_ids = frozenset({self.end_id, *map(tokenizer.special_id, specification.also_ends)})
+        self.pad_id = None if specification.pad is None else tokenizer.special_id(specification.pad)
+        self.bos_id = None if specification.bos is None else tokenizer.special_id(specification.bos)
+        self._stripped = stripped_neighbors(specification)
+        self._borders: dict[tuple[int, int], Border] = {}
 
     @classmethod
     def named(cls, name: str, tokenizer: Tokenizer) -> ChatFormat:
@@ -99,19 +74,19 @@ class ChatFormat:
         Raises:
             InputError: no format has this name, or the tokenizer lacks one of its special tokens.
         """
-        return cls(name, _specification(name), tokenizer)
+        return cls(name, named_specification(name), tokenizer)
 
     @staticmethod
     def required_tokens(name: str) -> tuple[str, ...]:
         """Return the special tokens a tokenizer must have for the format ``name``."""
-        return _specification(name).tokens
+        return named_specification(name).tokens
 
     @property
     def has_tools(self) -> bool:
         """Whether the grammar has a place for calculator calls and their answers."""
         return self.specification.python is not None
 
-    # -- rendering -------------------------------------------------------------------------------------
+    # -- to tokens ------------------------------------------------------------------------------------------
 
     def render_conversation(self, conversation: Conversation) -> Rendered:
         """Return the tokens of the whole conversation and which of them are supervised; nothing is cut.
@@ -155,95 +130,71 @@ class ChatFormat:
             ConversationError: the format has no place for it.
         """
         frame = tool_frame(self.specification, OUTPUT)
-        before, after = (self._compile([Piece(edge, 0)]).ids for edge in (frame.opens, frame.closes))
-        return [*before, *self.tokenizer.encode(text), *after]
+        opens, closes = map(self.tokenizer.special_id, (frame.opens, frame.closes))
+        return [opens, *self.tokenizer.encode(text), closes]
 
     def _render(self, conversation: Conversation, last: int) -> Rendered:
-        ids: list[int] = []
+        # Runs of text between special tokens, of which the first `given` characters are not supervised;
+        # crossed[i] stands behind runs[i]. Flat lists, not an object per run: this is the inner loop.
+        runs: list[str] = []
+        givens: list[int] = []
+        crossed: list[Border] = []
+        run, given, state = "", 0, START
+        borders = self._borders
+        for next_state, text in self._contents(conversation, last):
+            border = borders.get((state, next_state)) or self._new_border(state, next_state)
+            state = next_state
+            if border.head:
+                given = len(run) + border.head_given if border.head_given else given
+                run += border.head
+            if border.ids:
+                runs.append(run)
+                givens.append(given)
+                crossed.append(border)
+                run, given = border.tail, border.tail_given
+            run += text
+            if state in GIVEN:
+                given = len(run)
+        runs.append(run)
+        givens.append(given)
+        ids = self.tokenizer.encode_around(runs, [border.ids for border in crossed])
+        return Rendered(ids, self._mask(runs, givens, crossed, ids))
+
+    def _mask(self, runs: list[str], givens: list[int], crossed: list[Border], ids: list[int]) -> list[int]:
         mask: list[int] = []
-        run: list[Piece] = []  # the text since the last special token
-        kind, weight = START, 1
-        for message in conversation.messages:
-            next_weight = message.weight
-            for part in message.parts:
-                next_kind = kind_of(message, part)
-                run = self._cross(self._border(kind, weight, next_kind, next_weight), run, ids, mask)
-                kind, weight = next_kind, next_weight
-                run.append(Piece(self._stripped(part, message.role), weight if kind in SUPERVISED else 0))
-        run = self._cross(self._border(kind, weight, last, 1), run, ids, mask)
-        self._close(run, ids, mask)
-        return Rendered(ids, mask)
+        for run, given, border in zip(runs, givens, crossed, strict=False):
+            start = len(mask)
+            end = ids.index(border.ids[0], start)  # no text holds a special token
+            if given == 0 or given == len(run):
+                mask += [0 if given else 1] * (end - start)
+            else:
+                mask += self._mask_of_run(run, given, ids[start:end])
+            mask += border.loss_mask
+        return mask + self._mask_of_run(runs[-1], givens[-1], ids[len(mask) :])
 
-    def _stripped(self, part: Part, role: str) -> str:
-        return part.text.strip() if role in self.specification.strip else part.text
+    def _contents(self, conversation: Conversation, last: int) -> list[tuple[int, str]]:
+        """Return the texts of the conversation, each with what it is, and an empty one that is ``last``."""
+        contents = [
+            (NEIGHBOR[part.type if message.role == "assistant" else message.role, message.weight], part.text)
+            for message in conversation.messages
+            for part in message.parts
+        ]
+        contents.append((last, ""))
+        if self._stripped:
+            return [(state, text.strip() if state in self._stripped else text) for state, text in contents]
+        return contents
 
-    def _cross(self, border: Border, run: list[Piece], ids: list[int], mask: list[int]) -> list[Piece]:
-        """Append ``border`` and the text before it to ``ids`` and ``mask``; return the run behind it."""
-        run.extend(border.head)
-        if not border.ids:
-            return run
-        self._close(run, ids, mask)
-        ids.extend(border.ids)
-        mask.extend(border.loss_mask)
-        return list(border.tail)
+    def _mask_of_run(self, text: str, given: int, ids: list[int]) -> list[int]:
+        """Return the mask of a run of text: a token that touches a supervised character is supervised."""
+        count = len(ids) if given == len(text) else self.tokenizer.count_within(ids, text, given)
+        return [0] * count + [1] * (len(ids) - count)
 
-    def _close(self, run: list[Piece], ids: list[int], mask: list[int]) -> None:
-        """Append the tokens of a finished run of text."""
-        if not run:
-            return
-        if len(run) == 1:
-            new = self.tokenizer.encode(run[0].text)
-            ids.extend(new)
-            mask.extend([run[0].bit] * len(new))
-            return
-        text = "".join(piece.text for piece in run)
-        bits = {piece.bit for piece in run if piece.text}
-        new = self.tokenizer.encode(text)
-        ids.extend(new)
-        mask.extend([bits.pop()] * len(new) if len(bits) == 1 else self._mask_of_run(run, text, new))
-
-    def _mask_of_run(self, run: Sequence[Piece], text: str, ids: Sequence[int]) -> list[int]:
-        """Return the mask of a run that is supervised in part: every token that touches such a character."""
-        bits = "".join(str(piece.bit) * len(piece.text) for piece in run)
-        given = bits.index("1")
-        if "0" not in bits[given:]:  # the usual case: a header, then what the assistant says
-            given = self.tokenizer.count_within(ids, text, given)
-            return [0] * given + [1] * (len(ids) - given)
-        return [int("1" in bits[start:end]) for start, end in self.tokenizer.encode_with_offsets(text)[1]]
-
-    # -- borders ---------------------------------------------------------------------------------------
-
-    def _border(self, kind: int, weight: int, next_kind: int, next_weight: int) -> Border:
-        key = (kind, weight, next_kind, next_weight)
-        border = self._borders.get(key)
-        if border is None:
-            closing, opening = border_pieces(self.specification, kind, next_kind)
-            pieces = [Piece(text, bit and weight) for text, bit in closing]
-            pieces += [Piece(text, bit and next_weight) for text, bit in opening]
-            border = self._borders[key] = self._compile(pieces)
+    def _new_border(self, state: int, next_state: int) -> Border:
+        border = Border.between(self.specification, self.tokenizer, state, next_state)
+        self._borders[state, next_state] = border
         return border
 
-    def _compile(self, pieces: Iterable[Piece]) -> Border:
-        """Return the border that ``pieces`` spell."""
-        runs: list[list[Piece]] = [[]]
-        specials: list[tuple[int, int]] = []
-        for piece in pieces:
-            for item in self.tokenizer.split_at_added_tokens(piece.text):
-                if isinstance(item, int):
-                    specials.append((item, piece.bit))
-                    runs.append([])
-                else:
-                    runs[-1].append(Piece(item, piece.bit))
-        ids: list[int] = []
-        mask: list[int] = []
-        for run, (token_id, bit) in zip(runs[:-1], specials, strict=True):
-            if ids:
-                self._close(run, ids, mask)
-            ids.append(token_id)
-            mask.append(bit)
-        return Border(tuple(runs[0]), tuple(ids), tuple(mask), tuple(runs[-1]) if specials else ())
-
-    # -- the contract ----------------------------------------------------------------------------------
+    # -- the contract ---------------------------------------------------------------------------------------
 
     @cached_property
     def chat_template(self) -> str:
@@ -262,79 +213,26 @@ class ChatFormat:
 
     def to_record(self) -> dict[str, Any]:
         """Return what a checkpoint stores of the format: enough to rebuild it and to name a change."""
-        decided = {
-            "name": self.name,
-            "version": VERSION,
-            "mask_rule": MASK_RULE,
-            "specification": self.specification.to_dict(),
-            "special_ids": {token: self.tokenizer.special_id(token) for token in self.specification.tokens},
-            "tokenizer_sha256": self.tokenizer.sha256,
-            "chat_template_sha256": hashlib.sha256(self.chat_template.encode("utf-8")).hexdigest(),
-            "golden": [
-                list(map(list, self.render_conversation(c))) for c in golden_conversations(self.has_tools)
-            ],
-        }
-        canonical = json.dumps(decided, sort_keys=True, ensure_ascii=True).encode("ascii")
-        return {**decided, "fingerprint": "sha256:" + hashlib.sha256(canonical).hexdigest()}
+        return format_record(self)
 
-    # -- back ------------------------------------------------------------------------------------------
+    # -- from tokens ----------------------------------------------------------------------------------------
 
     def parse(self, ids: Sequence[int], loss_mask: Sequence[int] | None = None) -> Conversation:
         """Return the conversation that renders to ``ids``; with ``loss_mask``, its turns' weights too.
 
         Raises:
-            ConversationError: ``ids`` is no rendered conversation; the text names the token.
+            ConversationError: ``ids`` is no rendered conversation; the text names the message.
         """
         return self._parser.parse(ids, loss_mask)
-
-    @cached_property
-    def _parser(self) -> Parser:
-        return Parser(self)
 
     def turn_decoder(self) -> TurnDecoder:
         """Return a decoder for one reply of the assistant, token by token."""
         return TurnDecoder(self.tokenizer, self._reply_grammar)
 
     @cached_property
+    def _parser(self) -> Parser:
+        return Parser(self.specification, self.tokenizer)
+
+    @cached_property
     def _reply_grammar(self) -> ReplyGrammar:
-        """What the inside of a reply looks like, found by looking at the borders around its parts."""
-        steps: dict[tuple[PartType, int], PartType] = {}
-        output_id = None
-        if self.has_tools:
-            (call_id,) = self._border(TEXT, 1, PYTHON, 1).ids
-            (called_id,) = self._border(PYTHON, 1, TEXT, 1).ids
-            (output_id, answered_id) = self.render_tool_output("")
-            steps = {
-                ("text", call_id): "python",
-                ("python", called_id): "text",
-                ("python_output", answered_id): "text",
-            }
-        head = self._border(TEXT, 1, END, 1).head
-        return ReplyGrammar(
-            control_ids=self.control_ids,
-            stop_ids=self.stop_ids,
-            steps=steps,
-            output_id=output_id,
-            says=self.specification.assistant.says,
-            tail="".join(piece.text for piece in head),
-            foreign=(),
-        )
-
-
-def _specification(name: str) -> Specification:
-    if name not in SPECIFICATIONS:
-        raise InputError(f"no chat format is called {name!r}; expected one of {', '.join(SPECIFICATIONS)}")
-    return SPECIFICATIONS[name]
-
-
-def golden_conversations(tools: bool) -> list[Conversation]:
-    """Return a few conversations that touch every border; their tokens are part of the fingerprint."""
-    calls = [Part("text", "2+2 "), Part("python", "2+2"), Part("python_output", "4"), Part("text", " is 4.")]
-    answer = Message("assistant", calls if tools else "2+2 is 4.")
-    return [
-        Conversation([Message("user", "Hi"), Message("assistant", "Hello.")]),
-        Conversation([Message("system", " Be brief.\n"), Message("user", "2+2?"), answer]),
-        Conversation(
-            [Message("user", "Na\u00efve \n\n"), Message("assistant", "\nA", 0), Message("user", "B"), answer]
-        ),
-    ]
+        return reply_grammar(self.specification, self.tokenizer)

@@ -1,4 +1,4 @@
-"""The strings between the texts of a conversation: one border for each pair of neighbors.
+"""What stands between the texts of a conversation: one border for each pair of neighbors.
 
 Neighbors are the start, a system or user text, a part of an assistant message (words, a calculator call, its
 answer), and at last the end of the conversation or the place where the assistant is prompted to speak.
@@ -6,78 +6,136 @@ answer), and at last the end of the conversation or the place where the assistan
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from picollm.chat.conversation import Message, Part
 from picollm.chat.format_specification import Frame, Specification
-from picollm.errors import ConversationError
+from picollm.errors import ConversationError, InputError
+from picollm.tokenizer import Tokenizer
 
 START, SYSTEM, USER, TEXT, PYTHON, OUTPUT, PROMPT, END = range(8)
+UNLEARNED = 8  # added to the parts of a message with weight 0
+
 PARTS = frozenset({TEXT, PYTHON, OUTPUT})
-SUPERVISED = frozenset({TEXT, PYTHON})
-_KIND = {"text": TEXT, "python": PYTHON, "python_output": OUTPUT, "system": SYSTEM, "user": USER}
+GIVEN = frozenset({SYSTEM, USER, OUTPUT, *(part + UNLEARNED for part in PARTS)})
+"""The neighbors whose text is not supervised."""
+
+NEIGHBOR = {("system", 1): SYSTEM, ("user", 1): USER}
+"""(role of a message, or type of an assistant's part; weight of the message) -> what it is to a border."""
+for _type, _part in (("text", TEXT), ("python", PYTHON), ("python_output", OUTPUT)):
+    NEIGHBOR |= {(_type, 1): _part, (_type, 0): _part + UNLEARNED}
+
+Piece = tuple[str, int]
+"""A stretch of text, and whether it is supervised."""
 
 
-class Piece(NamedTuple):
-    """A stretch of text and whether it is supervised."""
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What stands between two contents, for one tokenizer.
 
-    text: str
-    bit: int
-
-
-def kind_of(message: Message, part: Part) -> int:
-    """Return what ``part`` of ``message`` is as a neighbor of borders."""
-    return _KIND[part.type if message.role == "assistant" else message.role]
-
-
-def border_pieces(spec: Specification, kind: int, next_kind: int) -> tuple[list[Piece], list[Piece]]:
-    """Return what ends a content of ``kind`` and what starts one of ``next_kind`` behind it.
-
-    The bits are those of assistant turns that are learned; the first list belongs to the weight of the turn
-    before, the second to the one behind.
+    ``ids`` and ``loss_mask`` are the part that never changes, from the first to the last special token.
+    ``head`` is text before it, which touches the content before and is tokenized with that; ``tail`` is text
+    behind it. Their first ``head_given`` and ``tail_given`` characters are not supervised, the others are.
+    Without a special token ``ids`` is empty and all is ``head``: both contents are one run of text.
     """
-    return _closing(spec, kind, next_kind), _opening(spec, kind, next_kind)
+
+    head: str
+    head_given: int
+    ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    tail: str
+    tail_given: int
+
+    @classmethod
+    def between(cls, spec: Specification, tokenizer: Tokenizer, before: int, behind: int) -> Border:
+        """Return the border between two neighbors.
+
+        Raises:
+            ConversationError: ``spec`` has no place for one of them.
+            InputError: text that is learned touches text that is not in a way that no mask can express.
+        """
+        closing, opening = spelled_border(spec, before % UNLEARNED, behind % UNLEARNED)
+        pieces = [(text, bit if before < UNLEARNED else 0) for text, bit in closing]
+        pieces += [(text, bit if behind < UNLEARNED else 0) for text, bit in opening]
+        cut = [(item, bit) for text, bit in pieces for item in tokenizer.split_at_added_tokens(text)]
+        special = [index for index, (item, _) in enumerate(cut) if isinstance(item, int)]
+        first, end = (special[0], special[-1] + 1) if special else (len(cut), len(cut))
+        ids: list[int] = []
+        mask: list[int] = []
+        for item, bit in cut[first:end]:
+            new = [item] if isinstance(item, int) else tokenizer.encode(item)
+            ids += new
+            mask += [bit] * len(new)
+        texts = [(str(item), bit) for item, bit in cut]
+        return cls(*_given_first(texts[:first]), tuple(ids), tuple(mask), *_given_first(texts[end:]))
 
 
-def _closing(spec: Specification, kind: int, next_kind: int) -> list[Piece]:
-    if kind == START:
-        return [Piece(spec.begin, 0)]
-    if kind == SYSTEM:
-        return [Piece(spec.system.closes + spec.system.after, 0)]
-    if kind == USER:
-        return [Piece(spec.user.closes + spec.user.after, 0)]
+def _given_first(pieces: Iterable[Piece]) -> tuple[str, int]:
+    """Return the text of ``pieces`` and how much of it is not supervised, which must be the beginning."""
+    text, given = "", 0
+    for piece, bit in pieces:
+        if not bit:
+            if given < len(text):
+                raise InputError(
+                    f"the text {piece!r}, which is not learned, directly follows {text[given:]!r}, which is; "
+                    "expected a special token between them"
+                )
+            given = len(text) + len(piece)
+        text += piece
+    return text, given
+
+
+def spelled_border(spec: Specification, before: int, behind: int) -> tuple[list[Piece], list[Piece]]:
+    """Return what closes a content of the kind ``before``, and what opens one of the kind ``behind``."""
+    return _closing(spec, before, behind), _opening(spec, before, behind)
+
+
+def _closing(spec: Specification, before: int, behind: int) -> list[Piece]:
+    if before == START:
+        return [(spec.begin, 0)]
+    if before == SYSTEM:
+        return [(spec.system.closes + spec.system.after, 0)]
+    if before == USER:
+        return [(spec.user.closes + spec.user.after, 0)]
     pieces = []
-    if kind != TEXT:
-        pieces.append(Piece(tool_frame(spec, kind).closes, int(kind in SUPERVISED)))
-    if next_kind not in PARTS:
-        pieces += [Piece(spec.assistant.closes, 1), Piece(spec.assistant.after, 0)]
+    if before != TEXT:
+        pieces.append((tool_frame(spec, before).closes, int(before == PYTHON)))
+    if behind not in PARTS:
+        pieces += [(spec.assistant.closes, 1), (spec.assistant.after, 0)]
     return pieces
 
 
-def _opening(spec: Specification, kind: int, next_kind: int) -> list[Piece]:
-    if next_kind == SYSTEM:
-        return [Piece((spec.user.opens if spec.merge_system else "") + spec.system.opens, 0)]
-    if next_kind == USER:
-        return [Piece(_user_opening(spec, kind), 0)]
-    if next_kind == END:
+def _opening(spec: Specification, before: int, behind: int) -> list[Piece]:
+    if behind == END:
         return []
+    if behind == SYSTEM:
+        return [((spec.user.opens if spec.merge_system else "") + spec.system.opens, 0)]
+    if behind == USER:
+        return [(_user_opening(spec, before), 0)]
     pieces = []
-    if kind not in PARTS:
-        pieces.append(Piece(spec.assistant.opens, 0))
-    if kind not in PARTS and next_kind != PROMPT:
-        pieces.append(Piece(spec.assistant.says, 1))
-    if next_kind in (PYTHON, OUTPUT):
-        pieces.append(Piece(tool_frame(spec, next_kind).opens, int(next_kind in SUPERVISED)))
+    if before not in PARTS:
+        pieces.append((spec.assistant.opens, 0))
+    if before not in PARTS and behind != PROMPT:
+        pieces.append((spec.assistant.says, 1))
+    if behind in (PYTHON, OUTPUT):
+        pieces.append((tool_frame(spec, behind).opens, int(behind == PYTHON)))
     return pieces
 
 
-def _user_opening(spec: Specification, kind: int) -> str:
+def _user_opening(spec: Specification, before: int) -> str:
     default = ""
-    if kind == START and spec.default_system is not None:
+    if before == START and spec.default_system is not None:
         default = spec.system.opens + spec.default_system + spec.system.closes + spec.system.after
     if spec.merge_system:
-        return "" if kind == SYSTEM else spec.user.opens + default
+        return "" if before == SYSTEM else spec.user.opens + default
     return default + spec.user.opens
+
+
+def stripped_neighbors(spec: Specification) -> frozenset[int]:
+    """Return the neighbors whose text loses its surrounding white space."""
+    parts = {part + learned for part in PARTS for learned in (0, UNLEARNED)}
+    of_role = {"system": {SYSTEM}, "user": {USER}, "assistant": parts}
+    return frozenset().union(*(of_role[role] for role in spec.strip))
 
 
 def tool_frame(spec: Specification, kind: int) -> Frame:

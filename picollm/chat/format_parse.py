@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from picollm.chat.conversation import Conversation, Message, Part, PartType
+from picollm.chat.decode import ReplyGrammar
 from picollm.chat.format_borders import (
     END,
     OUTPUT,
@@ -21,13 +22,11 @@ from picollm.chat.format_borders import (
     SYSTEM,
     TEXT,
     USER,
-    Piece,
-    border_pieces,
+    spelled_border,
 )  # fmt: skip
+from picollm.chat.format_specification import Specification
 from picollm.errors import ConversationError
-
-if TYPE_CHECKING:
-    from picollm.chat.format import ChatFormat
+from picollm.tokenizer import Tokenizer
 
 # What may follow what. Of two borders that match at one place the longer is meant, of equal ones the first.
 _FOLLOWERS = {
@@ -60,22 +59,21 @@ class _Found(NamedTuple):
 class Parser:
     """The inverse of one format's renderer."""
 
-    def __init__(self, format: ChatFormat) -> None:
-        self._tokenizer = format.tokenizer
-        self._end_id = format.end_id
-        self._controls = format.control_ids
+    def __init__(self, spec: Specification, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._end_id = tokenizer.special_id(spec.end)
+        self._controls = frozenset(tokenizer.special_tokens.values())
         self._marks: dict[int, str] = {}
-        kinds = (
-            _FOLLOWERS
-            if format.has_tools
-            else {START: (USER, SYSTEM), SYSTEM: (USER,), USER: (PROMPT, END, TEXT), TEXT: (END, USER)}
-        )
-        self._borders: dict[int, list[tuple[int, str]]] = {}
-        for kind, followers in kinds.items():
-            self._borders[kind] = []
-            for next_kind in followers:
-                closing, opening = border_pieces(format.specification, kind, next_kind)
-                self._borders[kind].append((next_kind, self._spell([*closing, *opening])))
+        self._borders = {
+            kind: [
+                (next_kind, self._spell(spec, kind, next_kind))
+                for next_kind in followers
+                if next_kind not in absent
+            ]
+            for kind, followers in _FOLLOWERS.items()
+            for absent in [() if spec.python else (PYTHON, OUTPUT)]
+            if kind not in absent
+        }
 
     def parse(self, ids: Sequence[int], loss_mask: Sequence[int] | None = None) -> Conversation:
         """Return the conversation that renders to ``ids``; without ``loss_mask`` every weight is 1.
@@ -120,16 +118,15 @@ class Parser:
             )
         return best
 
-    def _spell(self, pieces: Sequence[Piece]) -> str:
+    def _spell(self, spec: Specification, kind: int, next_kind: int) -> str:
         """Return a border as a marked string."""
-        items = [item for piece in pieces for item in self._tokenizer.split_at_added_tokens(piece.text)]
-        return "".join(
-            item if isinstance(item, str) else self._marks.setdefault(item, self._new_mark())
-            for item in items
-        )
+        closing, opening = spelled_border(spec, kind, next_kind)
+        text = "".join(text for text, _ in closing + opening)
+        pieces = self._tokenizer.split_at_added_tokens(text)
+        return "".join(piece if isinstance(piece, str) else self._mark_of(piece) for piece in pieces)
 
-    def _new_mark(self) -> str:
-        return chr(_FIRST_MARK + len(self._marks))
+    def _mark_of(self, token_id: int) -> str:
+        return self._marks.setdefault(token_id, chr(_FIRST_MARK + len(self._marks)))
 
     def _mark(self, ids: Sequence[int]) -> _Marked:
         starts: list[int] = []
@@ -168,3 +165,23 @@ class Parser:
             if ids[token] == self._end_id:
                 return loss_mask[token]
         return 1
+
+
+def reply_grammar(spec: Specification, tokenizer: Tokenizer) -> ReplyGrammar:
+    """Return what the inside of an assistant's turn looks like."""
+    steps: dict[tuple[PartType, int], PartType] = {}
+    output_id = None
+    if spec.python is not None and spec.python_output is not None:
+        edges = (spec.python.opens, spec.python.closes, spec.python_output.opens, spec.python_output.closes)
+        call, called, output_id, answered = map(tokenizer.special_id, edges)
+        steps = {("text", call): "python", ("python", called): "text", ("python_output", answered): "text"}
+    tail = tokenizer.split_at_added_tokens(spec.assistant.closes)[0]
+    return ReplyGrammar(
+        control_ids=frozenset(tokenizer.special_tokens.values()),
+        stop_ids=frozenset(map(tokenizer.special_id, (spec.end, *spec.also_ends))),
+        steps=steps,
+        output_id=output_id,
+        says=spec.assistant.says,
+        tail=tail if isinstance(tail, str) else "",
+        foreign=(),
+    )

@@ -206,3 +206,10 @@ SPECIFICATIONS: dict[str, Specification] = {
         end="<|endoftext|>",
     ),
 }
+
+
+def named_specification(name: str) -> Specification:
+    """Return the specification called ``name``. Raises InputError when there is none."""
+    if name not in SPECIFICATIONS:
+        raise InputError(f"no chat format is called {name!r}; expected one of {', '.join(SPECIFICATIONS)}")
+    return SPECIFICATIONS[name]
