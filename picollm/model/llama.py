@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from picollm.model.attention import Documents
 from picollm.model.config import ModelConfig
+from picollm.model.kernels import CosSin, Linear, add_rms_norm, gate, rms_norm, rotate
 
 
 class AttentionCache(Protocol):
@@ -34,9 +35,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` with root mean square 1 over its last axis, times the weight."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+    def forward(self, stream: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the stream with ``update`` added, and the same with root mean square 1, times the weight."""
+        if update is None:
+            return stream, rms_norm(stream, self.weight, self.eps)
+        return add_rms_norm(stream, update, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -53,17 +56,17 @@ class Attention(nn.Module):
             config.num_attention_heads * config.head_dim,
             config.num_key_value_heads * config.head_dim,
         )
-        self.q_proj = nn.Linear(width, q, bias=config.attention_bias)
-        self.k_proj = nn.Linear(width, kv, bias=config.attention_bias)
-        self.v_proj = nn.Linear(width, kv, bias=config.attention_bias)
-        self.o_proj = nn.Linear(q, width, bias=config.output_bias)
+        self.q_proj = Linear(width, q, bias=config.attention_bias)
+        self.k_proj = Linear(width, kv, bias=config.attention_bias)
+        self.v_proj = Linear(width, kv, bias=config.attention_bias)
+        self.o_proj = Linear(q, width, bias=config.output_bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
         self,
         x_TE: Tensor,
-        cos_sin: tuple[Tensor, Tensor],
+        cos_sin: CosSin,
         documents: Documents | None,
         cache: AttentionCache | None,
         select: Tensor | None,
@@ -73,10 +76,10 @@ class Attention(nn.Module):
         q = self.q_proj(asking).unflatten(-1, (-1, self.head_dim))
         k = self.k_proj(x_TE).unflatten(-1, (-1, self.head_dim))
         v = self.v_proj(x_TE).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q = rotate(q, cos_sin if select is None else (cos_sin[0][select], cos_sin[1][select]))
-        k = rotate(k, cos_sin)
+        q = self._rotate(
+            q, cos_sin if select is None else (cos_sin[0][select], cos_sin[1][select]), self.q_norm
+        )
+        k = self._rotate(k, cos_sin, self.k_norm)
         if cache is not None:
             out = cache.attend(self.layer_index, q, k, v, self.scale)
         else:
@@ -85,6 +88,9 @@ class Attention(nn.Module):
         projected: Tensor = self.o_proj(out.flatten(1))
         return projected
 
+    def _rotate(self, x_THD: Tensor, cos_sin: CosSin, norm: RMSNorm | None) -> Tensor:
+        return rotate(x_THD, cos_sin) if norm is None else rotate(x_THD, cos_sin, norm.weight, norm.eps)
+
 
 class MLP(nn.Module):
     """SwiGLU: a gated feed-forward layer."""
@@ -92,13 +98,13 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias)
-        self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.gate_proj = Linear(width, inner, bias=bias)
+        self.up_proj = Linear(width, inner, bias=bias)
+        self.down_proj = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's contribution to the stream, the shape of ``x``."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(gate(self.gate_proj(x), self.up_proj(x)))
         return out
 
 
@@ -114,22 +120,26 @@ class Block(nn.Module):
 
     def forward(
         self,
-        x_TE: Tensor,
-        cos_sin: tuple[Tensor, Tensor],
+        stream: Tensor,
+        update: Tensor | None,
+        cos_sin: CosSin,
         documents: Documents | None,
         cache: AttentionCache | None,
         select: Tensor | None = None,
-    ) -> Tensor:
-        """Return the stream after this layer, ``[T, E]``, or ``[S, E]`` when only some tokens are wanted."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the stream, and what this layer's MLP adds to it: ``[T, E]``, or ``[S, E]`` of the selected.
+
+        ``update`` is what the layer before adds; each sum is taken together with the norm that follows it.
+        """
+        stream, x_TE = self.input_layernorm(stream, update)
         # A cache needs every query beside its key; otherwise the unwanted ones are never computed.
         early = select if cache is None else None
-        attended = self.self_attn(self.input_layernorm(x_TE), cos_sin, documents, cache, early)
+        attended = self.self_attn(x_TE, cos_sin, documents, cache, early)
         if select is not None:
-            x_TE = x_TE[select]
+            stream = stream[select]
             attended = attended if early is not None else attended[select]
-        x_SE = x_TE + attended
-        out: Tensor = x_SE + self.mlp(self.post_attention_layernorm(x_SE))
-        return out
+        stream, x_SE = self.post_attention_layernorm(stream, attended)
+        return stream, self.mlp(x_SE)
 
 
 class Backbone(nn.Module):
@@ -159,7 +169,7 @@ class Model(nn.Module):
             self.lm_head = (
                 None
                 if config.tie_word_embeddings
-                else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+                else Linear(config.hidden_size, config.vocab_size, bias=False)
             )
         if torch.get_default_device().type != "meta":
             self.to_empty(device=torch.get_default_device())
@@ -201,11 +211,13 @@ class Model(nn.Module):
         documents = Documents.of(positions, select) if cache is None else None
         config = self.config
         cos_sin = config.rope.cos_sin(positions, config.head_dim, config.max_position_embeddings)
-        x = self.model.embed_tokens(ids)
+        stream, update = self.model.embed_tokens(ids), None
         last = config.num_hidden_layers - 1
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, cos_sin, documents, cache, select if index == last else None)
-        out: Tensor = self.model.norm(x)
+            stream, update = layer(
+                stream, update, cos_sin, documents, cache, select if index == last else None
+            )
+        out: Tensor = self.model.norm(stream, update)[1]
         return out
 
     def forward(
@@ -217,10 +229,3 @@ class Model(nn.Module):
     ) -> Tensor:
         """Return float32 logits, ``[T, V]``, or ``[S, V]`` for the selected tokens."""
         return F.linear(self.hidden(ids, positions, select, cache), self.lm_head_weight).float()
-
-
-def rotate(x_THD: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-    """Return heads turned by their position's angles: channel ``i`` together with channel ``i + D/2``."""
-    cos, sin = (table[:, None].to(x_THD.dtype) for table in cos_sin)
-    left, right = x_THD.chunk(2, dim=-1)
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
