@@ -5,6 +5,15 @@ from __future__ import annotations
 from picollm.chat.format_specification import Specification
 
 
+# Servers hand over plain text as a list of parts too.
+_WORDS = (
+    "{%- macro words(content) -%}",
+    "{%- if content is string -%}{{- content -}}",
+    "{%- else -%}{%- for part in content -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}",
+    "{%- endmacro -%}",
+)
+
+
 def jinja_template(spec: Specification, generation: bool) -> str:
     """Return ``spec`` as a template; ``generation``: with ``{% generation %}`` around what is learned.
 
@@ -21,6 +30,7 @@ def jinja_template(spec: Specification, generation: bool) -> str:
     else:
         reply = silent
     lines = [
+        *_WORDS,
         _print(_quote(spec.begin)) if spec.begin else "",
         *_system(spec),
         "{%- for message in turns -%}",
@@ -89,7 +99,8 @@ def _reply(spec: Specification, learned: bool) -> list[str]:
 
 
 def _content(spec: Specification, role: str, message: str = "message") -> str:
-    return f"{message}['content']" + (" | trim" if role in spec.strip else "")
+    words = f"words({message}['content'])"
+    return f"({words} | trim)" if role in spec.strip else words
 
 
 def _say(expression: str, learned: bool) -> str:

@@ -7,7 +7,7 @@ the tokenizer, that token is meant; everything else is ordinary text, tokenized 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from picollm.errors import InputError
@@ -53,25 +53,30 @@ class Specification:
     """Special tokens besides ``end`` that end a reply."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the specification as JSON values."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        """Return the specification as JSON values, without what is as by default."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        unusual = [item.name for item in fields(self) if values[item.name] != item.default]
+        return {name: _to_json(values[name]) for name in unusual}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Specification:
         """Return the specification that ``to_dict`` described. Raises InputError when it is not one."""
         try:
-            given = dict(values)
-            for name in ("system", "user", "assistant", "python", "python_output"):
-                given[name] = None if given[name] is None else Frame(**given[name])
-            for name in ("strip", "also_ends", "tokens"):
-                given[name] = tuple(given[name])
-            return cls(**given)
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"not a chat format specification ({error}); expected what to_dict() returns"
-            ) from error
+            return cls(**{name: _from_json(value) for name, value in values.items()})
+        except TypeError as error:
+            raise InputError(f"not a chat format specification: {error}") from error
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Frame):
+        return {name: text for name, text in asdict(value).items() if text}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Frame(**{"opens": "", "closes": "", **value})
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _native(role: str) -> Frame:
