@@ -139,15 +139,16 @@ def _prompt_ids(engine: Engine, task: Task, index: int, form: Form) -> list[int]
 def _by_reply(
     engine: Engine, task: Task, indices: Sequence[int], max_tokens: int, bar: Bar
 ) -> dict[int, _Outcome]:
-    """Let the model answer in chat form and check what it writes."""
+    """Let the model answer in chat form and check what it writes; a reply that never ends answers nothing."""
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
     outcomes = {}
     for place, reply in engine.as_completed([task.prompt(index) for index in indices], params):
         index = indices[place]
+        ends = reply.finish_reason == "stop"
         outcomes[index] = _Outcome(
-            task.check(index, reply.message),
+            ends and task.check(index, reply.message),
             readable_reply(reply),
-            reply.finish_reason == "stop",
+            ends,
             leaks_role(reply, engine.tokenizer),
         )
         bar.advance(1, right=sum(outcome.right for outcome in outcomes.values()) / len(outcomes))

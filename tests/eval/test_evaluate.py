@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +19,15 @@ from picollm.errors import InputError
 from picollm.eval.evaluate import choose, evaluate, leaks_role, readable_reply
 from picollm.infer.engine import Engine
 from picollm.infer.request import Reply
+from picollm.model.llama import Model
 from picollm.tasks.facts import Facts
 from picollm.tasks.mmlu import Mmlu
 from picollm.tasks.registry import load_task
 from picollm.tasks.task import Task
+from picollm.train.batches import Batches
+from picollm.train.config import TrainConfig
+from picollm.train.examples import Examples
+from picollm.train.loop import train
 
 
 def format_of(checkpoint: Checkpoint) -> ChatFormat:
@@ -66,13 +74,30 @@ def facts_like(checkpoint: Checkpoint, num: int = 6) -> tuple[Facts, list[bool]]
     return Facts("facts", rows_of(rows, "mine"), "test"), expected
 
 
-def test_generated_replies_are_those_of_naive_greedy_decoding(checkpoint: Checkpoint) -> None:
-    task, expected = facts_like(checkpoint)
-    score = evaluate(Engine(checkpoint), task, max_tokens=12)
-    assert (score.num_right, score.num) == (sum(expected), len(expected))
-    assert {name: group.num_right for name, group in score.groups.items()} == {"A": 0, "B": sum(expected)}
-    assert score.chance == 0.0 and score.stop_rate is not None and score.role_leaks is not None
-    assert [failure.expected for failure in score.failures[:1]] == ["nowhere"]
+def test_a_reply_counts_when_it_ends_and_is_right(checkpoint: Checkpoint) -> None:
+    fields = {"relation": "r", "subject": "s", "completion": "It is"}
+    known = {"question": "Where?", "reply": "It is Rome.", "answer": "Rome", "group": "A", **fields}
+    wrong = {"question": "Which one?", "reply": "It is Oslo.", "answer": "Bern", "group": "B", **fields}
+    task = Facts("facts", rows_of([known, wrong], "mine"), "test")
+    engine = Engine(replace(checkpoint, model=taught(checkpoint, [task[0], task[1]])))
+    score = evaluate(engine, task, max_tokens=12)
+    assert {name: group.num_right for name, group in score.groups.items()} == {"A": 1, "B": 0}
+    assert (score.num_right, score.num, score.stop_rate, score.chance) == (1, 2, 1.0, 0.0)
+    assert [(failure.expected, failure.reply) for failure in score.failures] == [("Bern", "It is Oslo.")]
+    length = len(checkpoint.tokenizer.encode("It is Rome."))
+    assert evaluate(engine, task, max_tokens=length).num_right == 0  # all said, and not ended
+
+
+def taught(checkpoint: Checkpoint, conversations: list[Conversation]) -> Model:
+    """Return a copy of the model that has learned these conversations by heart."""
+    model, fmt = copy.deepcopy(checkpoint.model), format_of(checkpoint)
+    examples = Examples()
+    for rendered in fmt.render_batch(conversations):
+        examples.append(rendered)
+    with tempfile.TemporaryDirectory() as run_dir:
+        config = TrainConfig(num_steps=60, learning_rate=1e-2, precision="fp32")
+        train(model, Batches(examples, 256), config, run_dir=Path(run_dir))
+    return model
 
 
 def test_letters_are_the_argmax_of_full_logits_in_both_forms(checkpoint: Checkpoint) -> None:
@@ -115,12 +140,11 @@ def test_a_base_model_continues_the_beginning_of_a_document(checkpoint: Checkpoi
 
 
 def test_a_question_beyond_the_context_counts_as_wrong_and_is_counted(checkpoint: Checkpoint) -> None:
-    task, expected = facts_like(checkpoint, num=4)
+    task, _ = facts_like(checkpoint, num=4)
     rows = [dict(task.rows[index]) for index in range(4)]
     rows[1]["question"] = "long " * 300
     score = evaluate(Engine(checkpoint), Facts("facts", rows_of(rows, "mine"), "test"), max_tokens=12)
     assert (score.num_too_long, score.num) == (1, 4)
-    assert score.num_right == sum(expected) - expected[1]
 
 
 class Silent(Task):
