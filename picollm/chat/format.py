@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from picollm.chat.conversation import Conversation
+from picollm.chat.conversation import Conversation, Message
 from picollm.chat.decode import ReplyGrammar, TurnDecoder
 from picollm.chat.format_borders import (
     END,
@@ -64,6 +64,8 @@ class ChatFormat:
         self.stop_ids = frozenset({self.end_id, *map(tokenizer.special_id, specification.also_ends)})
         self.pad_id = None if specification.pad is None else tokenizer.special_id(specification.pad)
         self.bos_id = None if specification.bos is None else tokenizer.special_id(specification.bos)
+        self.control_ids = frozenset(tokenizer.special_tokens.values())
+        """The tokens that no text can hold."""
         self._stripped = stripped_neighbors(specification)
         self._borders: dict[tuple[int, int], Border] = {}
 
@@ -94,7 +96,7 @@ class ChatFormat:
         Raises:
             ConversationError: it calls the calculator and the format has no place for that.
         """
-        return self._render(conversation, END)
+        return self._render(conversation.messages, END)
 
     def render_for_completion(self, conversation: Conversation) -> list[int]:
         """Return the ids of a prompt: the conversation up to where the assistant starts to speak.
@@ -107,11 +109,25 @@ class ChatFormat:
             raise ConversationError(
                 f"the last message is from the {last}; expected the user, so that the assistant can answer"
             )
-        return self._render(conversation, PROMPT).ids
+        return self._render(conversation.messages, PROMPT).ids
 
     def render_batch(self, conversations: Iterable[Conversation]) -> list[Rendered]:
         """Return ``[self.render_conversation(c) for c in conversations]``."""
-        return [self._render(conversation, END) for conversation in conversations]
+        return [self._render(conversation.messages, END) for conversation in conversations]
+
+    def turn_ends(self, conversation: Conversation) -> list[int]:
+        """Return, for each message, how many tokens of the rendered conversation it and those before it take.
+
+        A token that joins the text of two turns, possible in formats that separate them by text, counts for
+        the later one.
+        """
+        ids = self._render(conversation.messages, END).ids
+        ends = []
+        for count in range(1, len(conversation.messages)):
+            start = self._render(conversation.messages[:count], END).ids
+            same = (index for index, (one, other) in enumerate(zip(start, ids, strict=False)) if one != other)
+            ends.append(next(same, len(start)))
+        return [*ends, len(ids)]
 
     def render_document(self, text: str) -> Rendered:
         """Return a pretraining document: bos, not supervised, and the tokens of ``text``, supervised."""
@@ -133,7 +149,7 @@ class ChatFormat:
         opens, closes = map(self.tokenizer.special_id, (frame.opens, frame.closes))
         return [opens, *self.tokenizer.encode(text), closes]
 
-    def _render(self, conversation: Conversation, last: int) -> Rendered:
+    def _render(self, messages: Sequence[Message], last: int) -> Rendered:
         # Runs of text between special tokens, of which the first `given` characters are not supervised;
         # crossed[i] stands behind runs[i]. Flat lists, not an object per run: this is the inner loop.
         runs: list[str] = []
@@ -141,7 +157,7 @@ class ChatFormat:
         crossed: list[Border] = []
         run, given, state = "", 0, START
         borders = self._borders
-        for next_state, text in self._contents(conversation, last):
+        for next_state, text in self._contents(messages, last):
             border = borders.get((state, next_state)) or self._new_border(state, next_state)
             state = next_state
             if border.head:
@@ -172,11 +188,11 @@ class ChatFormat:
             mask += border.loss_mask
         return mask + self._mask_of_run(runs[-1], givens[-1], ids[len(mask) :])
 
-    def _contents(self, conversation: Conversation, last: int) -> list[tuple[int, str]]:
-        """Return the texts of the conversation, each with what it is, and an empty one that is ``last``."""
+    def _contents(self, messages: Sequence[Message], last: int) -> list[tuple[int, str]]:
+        """Return the texts of ``messages``, each with what it is, and an empty one that is ``last``."""
         contents = [
             (NEIGHBOR[part.type if message.role == "assistant" else message.role, message.weight], part.text)
-            for message in conversation.messages
+            for message in messages
             for part in message.parts
         ]
         contents.append((last, ""))

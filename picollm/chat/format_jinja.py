@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from picollm.chat.format_specification import Specification
 
-
 # Servers hand over plain text as a list of parts too.
 _WORDS = (
     "{%- macro words(content) -%}",
