@@ -189,10 +189,11 @@ def _command(talk: Talk, line: str) -> None:
         del talk.messages[-2:]
 
     def tokens() -> None:
+        from picollm.chat.inspect import Inspection
         from picollm.cli.show import print_tokens
 
         if talk.messages:
-            print_tokens(talk.engine.format, talk.conversation())
+            print_tokens(Inspection.of(talk.engine.format, talk.conversation()))
 
     commands: dict[str, Callable[[], None]] = {
         "/help": lambda: console.print(HELP, markup=False),

@@ -6,67 +6,86 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.text import Text
 
 from picollm import paths
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
+from picollm.chat.inspect import Inspection, to_html
 from picollm.cli.console import console, print_json
 from picollm.data.rows import load_rows
-from picollm.errors import InputError
-
-SUPERVISED, GIVEN, CONTROL = "black on green", "default", "bold"
+from picollm.errors import ConversationError, DataError, InputError
 
 
 def show(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="JSON, JSON lines, parquet, also .gz")],
     index: Annotated[int, tyro.conf.arg(help="which conversation of the file, from 0")] = 0,
-    format: Annotated[str | None, tyro.conf.arg(help="chat format; default: the checkpoint's own")] = None,
+    format: Annotated[str | None, tyro.conf.arg(help="chat format; default: picollm")] = None,
     checkpoint: Annotated[
         str | None, tyro.conf.arg(help="whose tokenizer; default: runs/sft or the base")
     ] = None,
+    ids: Annotated[bool, tyro.conf.arg(help="show the id behind every token")] = False,
+    html: Annotated[Path | None, tyro.conf.arg(help="write one self-contained page")] = None,
+    svg: Annotated[Path | None, tyro.conf.arg(help="write a picture of the terminal")] = None,
     json: Annotated[bool, tyro.conf.arg(help="print ids, loss mask, tokens and fingerprint as JSON")] = False,
 ) -> None:
     """Show a conversation token by token: green is what the loss sees, everything else is given."""
     rows = load_rows(file)
     if not 0 <= index < len(rows):
         raise InputError(f"{file} has {len(rows)} conversations, counted from 0; there is no number {index}.")
-    conversation = Conversation.from_dict(rows[index])
-    fmt = open_format(checkpoint, format)
+    try:
+        conversation = Conversation.from_dict(rows[index])
+    except ConversationError as error:
+        raise DataError(f"{rows.where(index)}: {error}") from error
+    inspection = Inspection.of(open_format(checkpoint, format), conversation)
+    if html is not None:
+        with paths.atomic_file(html) as temporary:
+            temporary.write_text(
+                to_html([inspection], f"{file.name}, conversation {index}"), encoding="utf-8"
+            )
+        console.print(f"page -> {html}", markup=False)
+    if svg is not None:
+        _write_svg(inspection, svg)
+        console.print(f"picture -> {svg}", markup=False)
     if json:
-        rendered = fmt.render_conversation(conversation)
-        tokens = [fmt.tokenizer.decode([token_id]) for token_id in rendered.ids]
-        found = {"ids": rendered.ids, "loss_mask": rendered.loss_mask, "tokens": tokens}
-        print_json({**found, "fingerprint": fmt.fingerprint})
-    else:
-        print_tokens(fmt, conversation)
+        print_json(inspection.to_dict())
+    elif html is None and svg is None:
+        print_tokens(inspection, show_ids=ids)
 
 
-def print_tokens(fmt: ChatFormat, conversation: Conversation) -> None:
-    """Show the tokens of ``conversation`` in color on stderr, with a line of counts."""
-    rendered = fmt.render_conversation(conversation)
-    control = set(fmt.tokenizer.special_tokens.values())
-    line = Text()
-    for token_id, supervised in zip(rendered.ids, rendered.loss_mask, strict=True):
-        style = SUPERVISED if supervised else GIVEN
-        line.append(fmt.tokenizer.decode([token_id]), f"{CONTROL} {style}" if token_id in control else style)
-    console.print(line)
-    num = sum(rendered.loss_mask)
-    console.print(
-        f"{len(rendered.ids)} tokens, {num} supervised; {fmt.name} {fmt.fingerprint[:19]}", style="dim"
-    )
+def print_tokens(inspection: Inspection, *, show_ids: bool = False) -> None:
+    """Show the tokens in color on stderr, with a line of counts."""
+    console.print(inspection.to_text(show_ids))
+    console.print(_counts(inspection), style="dim", markup=False)
+
+
+def _counts(inspection: Inspection) -> str:
+    counts = f"{len(inspection.tokens)} tokens, {inspection.num_supervised} supervised"
+    return f"{counts}; {inspection.format} {inspection.fingerprint[:19]}"
+
+
+def _write_svg(inspection: Inspection, path: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    recorder = Console(record=True, width=96, file=io.StringIO(), force_terminal=True)
+    recorder.print(inspection.to_text())
+    recorder.print(_counts(inspection), style="dim")
+    with paths.atomic_file(path) as temporary:
+        temporary.write_text(recorder.export_svg(title="picollm show"), encoding="utf-8")
 
 
 def open_format(checkpoint: str | None, name: str | None) -> ChatFormat:
-    """Return the chat format ``name`` for the tokenizer of ``checkpoint``: by default the chat model's.
+    """Return the chat format ``name`` for the tokenizer of ``checkpoint``, by default the newest one.
 
     Raises:
         InputError: there is no such tokenizer or format.
     """
+    from picollm.recipes.compare import locate
     from picollm.tokenizer import Tokenizer
 
-    place = paths.PICO_BASE if checkpoint == "pico-base" else Path(checkpoint or paths.chat_checkpoint())
-    if checkpoint is None and not place.is_dir():
+    place = locate(checkpoint) if checkpoint else paths.chat_checkpoint()
+    if checkpoint is None and not Path(place).is_dir():
         place = paths.PICO_BASE
     tokenizer = Tokenizer.load(place)
     name = name or "picollm"
