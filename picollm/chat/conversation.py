@@ -160,6 +160,17 @@ class Conversation:
                 raise ConversationError(f"message {index}: {error}") from None
         return cls(messages)
 
+    @classmethod
+    def from_row(cls, row: Any, layout: str | None = None) -> Conversation:
+        """Return the conversation of a data set's row in any layout of :mod:`picollm.chat.adapters`.
+
+        Raises:
+            ConversationError: the row is in no known layout, or breaks the schema.
+        """
+        from picollm.chat.adapters import conversation_from_row
+
+        return conversation_from_row(row, layout)
+
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"messages": [...]}`` in the canonical schema, the inverse of :meth:`from_dict`."""
         return {"messages": [message.to_dict() for message in self.messages]}
