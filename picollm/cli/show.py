@@ -25,7 +25,6 @@ def show(
     ] = None,
     ids: Annotated[bool, tyro.conf.arg(help="show the id behind every token")] = False,
     html: Annotated[Path | None, tyro.conf.arg(help="write one self-contained page")] = None,
-    svg: Annotated[Path | None, tyro.conf.arg(help="write a picture of the terminal")] = None,
     json: Annotated[bool, tyro.conf.arg(help="print ids, loss mask, tokens and fingerprint as JSON")] = False,
 ) -> None:
     """Show a conversation token by token: green is what the loss sees, everything else is given."""
@@ -43,36 +42,18 @@ def show(
                 to_html([inspection], f"{file.name}, conversation {index}"), encoding="utf-8"
             )
         console.print(f"page -> {html}", markup=False)
-    if svg is not None:
-        _write_svg(inspection, svg)
-        console.print(f"picture -> {svg}", markup=False)
     if json:
         print_json(inspection.to_dict())
-    elif html is None and svg is None:
+    elif html is None:
         print_tokens(inspection, show_ids=ids)
 
 
 def print_tokens(inspection: Inspection, *, show_ids: bool = False) -> None:
     """Show the tokens in color on stderr, with a line of counts."""
     console.print(inspection.to_text(show_ids))
-    console.print(_counts(inspection), style="dim", markup=False)
-
-
-def _counts(inspection: Inspection) -> str:
     counts = f"{len(inspection.tokens)} tokens, {inspection.num_supervised} supervised"
-    return f"{counts}; {inspection.format} {inspection.fingerprint[:19]}"
-
-
-def _write_svg(inspection: Inspection, path: Path) -> None:
-    import io
-
-    from rich.console import Console
-
-    recorder = Console(record=True, width=96, file=io.StringIO(), force_terminal=True)
-    recorder.print(inspection.to_text())
-    recorder.print(_counts(inspection), style="dim")
-    with paths.atomic_file(path) as temporary:
-        temporary.write_text(recorder.export_svg(title="picollm show"), encoding="utf-8")
+    line = f"{counts}; {inspection.format} {inspection.fingerprint[:19]}"
+    console.print(line, style="dim", markup=False)
 
 
 def open_format(checkpoint: str | None, name: str | None) -> ChatFormat:
