@@ -38,6 +38,7 @@ __all__ = ["Checkpoint", "Record", "grow_embeddings", "verify"]
 RECORD, TEMPLATE = "record.json", "chat_template.jinja"
 _JSON_BYTES = 64 << 20
 _FORMAT_FILES = ("tokenizer.json", TEMPLATE)
+_CONSEQUENCES = ("chat_template_sha256", "fingerprint", "golden")
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,20 @@ class Checkpoint:
         """
         path = resolve(location, revision)
         record = _read_record(path)
+        # What decides the format has an error of its own, which says what differs.
+        exempt = () if record.format is None else _FORMAT_FILES
+        _refuse(path, [name for name in _altered(path, record, weights=False) if name not in exempt])
         with ThreadPoolExecutor(1) as background:
             # Hashing releases the interpreter lock, so a second core checks the bytes while we read them.
-            altered = background.submit(lambda: list(_altered(path, record, verify)))
-            config = ModelConfig.from_hf(_read_json(path / "config.json"))
+            altered = background.submit(lambda: list(_altered(path, record, weights=True)) if verify else [])
+            config = _read_config(path)
             tokenizer = _read_tokenizer(path, config)
             differing, chat_format = _rebuild_format(path, record, tokenizer)
-            damaged = altered.result()
-            exempt = _FORMAT_FILES if differing else ()
-            _refuse(path, [name for name in damaged if name not in exempt])
             if differing and not allow_format_mismatch:
                 raise FormatMismatchError(
                     f"{path}: {differing}. Retrain it, or pass --allow-format-mismatch."
                 )
+            _refuse(path, altered.result())
             model = read_model(path, config, dtype, torch.device(device))
         if differing:
             record = replace(record, allowed_mismatch=[*record.allowed_mismatch, differing])
@@ -158,7 +160,7 @@ def verify(directory: str | Path) -> Record:
     if not (path / RECORD).is_file():
         raise CheckpointError(f"{path} has no {RECORD}; only checkpoints written by picoLLM can be verified.")
     record = _read_record(path)
-    _refuse(path, list(_altered(path, record, hashes=True)))
+    _refuse(path, [*_altered(path, record, weights=False), *_altered(path, record, weights=True)])
     return record
 
 
@@ -172,7 +174,10 @@ def _refuse(path: Path, altered: list[str]) -> None:
 def _read_record(path: Path) -> Record:
     if not (path / RECORD).is_file():
         return Record("import")
-    return Record.from_json(_read_text(path / RECORD))
+    try:
+        return Record.from_json(_read_text(path / RECORD))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error} Copy the checkpoint again.") from error
 
 
 def _read_text(path: Path) -> str:
@@ -211,15 +216,26 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _altered(path: Path, record: Record, hashes: bool) -> Iterator[str]:
-    """Yield the recorded files that are missing or differ; weights are hashed only if ``hashes``."""
+def _altered(path: Path, record: Record, weights: bool) -> Iterator[str]:
+    """Yield the recorded files that differ, by hash; of the weights, unless ``weights``, only by size."""
     for name, written in record.files.items():
         file = path / Path(name).name
+        is_weights = file.suffix == ".safetensors"
+        if weights and not is_weights:
+            continue
         same = file.is_file() and file.stat().st_size == written["bytes"]
-        if same and (hashes or file.suffix != ".safetensors"):
+        if same and weights == is_weights:
             same = _fingerprint(file) == written
         if not same:
             yield name
+
+
+def _read_config(path: Path) -> ModelConfig:
+    found = _read_json(path / "config.json")
+    try:
+        return ModelConfig.from_hf(found)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
@@ -257,8 +273,6 @@ def _rebuild_format(path: Path, record: Record, tokenizer: Tokenizer) -> tuple[s
         raise FormatMismatchError(
             f"{path}: its chat format {name!r} cannot be built here: {error}"
         ) from error
-    if tokenizer.sha256 != record.files.get("tokenizer.json", {}).get("sha256"):
-        return "tokenizer.json is not the one it was trained with", chat_format
     installed = json.loads(json.dumps(chat_format.to_record()))
     field = _first_difference(record.format, installed)
     if field is not None:
@@ -269,10 +283,10 @@ def _rebuild_format(path: Path, record: Record, tokenizer: Tokenizer) -> tuple[s
 
 
 def _first_difference(stored: Any, installed: Any, field: str = "") -> str | None:
-    """Return the path of the first field that differs, the overall fingerprint only if nothing else does."""
+    """Return the path of the first field that differs; of a cause and its consequence, the cause."""
     if not (isinstance(stored, dict) and isinstance(installed, dict)):
         return None if stored == installed else field
-    names = sorted({*stored, *installed}, key=lambda name: (name == "fingerprint", name))
+    names = sorted({*stored, *installed}, key=lambda name: (name in _CONSEQUENCES, name))
     for name in names:
         inner = f"{field}.{name}" if field else name
         difference = _first_difference(stored.get(name), installed.get(name), inner)
