@@ -59,7 +59,7 @@ def check(
     for name, value, least in (("limit", limit, 1), ("examples", examples, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected at least {least}.")
-    evaluation = EvaluationTexts(against) if against else None
+    evaluation = EvaluationTexts(against)
     num_rows = sum(map(len, sets))
     gathered = Gathered(Places.of(sets), examples)
     with progress.bar("checking conversations", num_rows, "rows") as bar:
@@ -81,7 +81,7 @@ def check(
         lengths=gathered.lengths(),
         sources=gathered.sources,
         problems=gathered.problems(),
-        overlaps=gathered.overlaps(evaluation) if evaluation is not None else [],
+        overlaps=gathered.overlaps(evaluation),
     )
 
 

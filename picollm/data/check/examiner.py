@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from picollm.chat.conversation import Conversation, Message, Part
 from picollm.chat.format import ChatFormat, Rendered
-from picollm.chat.format_specification import SPECIFICATIONS
+from picollm.chat.format_specification import SPECIFICATIONS, Specification
 from picollm.data.check.counts import Counts
 from picollm.data.check.duplicates import Signatures, signatures
 from picollm.data.check.overlap import GRAM_WORDS, EvaluationTexts, Matches, message_texts
@@ -44,7 +44,7 @@ class Examined:
     lengths: npt.NDArray[np.int64]
     keys: Hashes
     signatures: Signatures
-    matches: Matches | None
+    matches: Matches
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Seen:
 class Examiner:
     """Examines rows in one chat format; can be sent to another process."""
 
-    def __init__(self, fmt: ChatFormat, limit: int | None = None, evaluation: EvaluationTexts | None = None):
+    def __init__(self, fmt: ChatFormat, limit: int | None, evaluation: EvaluationTexts) -> None:
         self._fmt, self._limit, self._evaluation = fmt, limit, evaluation
         spelled = {token for spec in SPECIFICATIONS.values() for token in spec.tokens}
         spelled |= fmt.tokenizer.special_tokens.keys()
@@ -78,9 +78,8 @@ class Examiner:
             sources[named if isinstance(named, str) else chunk.source].add(counts)
             findings += [Finding(problem, row, text) for problem, text in problems]
         words = [[hash_words(text) for text in texts] for texts in seen.texts]
-        matches = None if self._evaluation is None else self._evaluation.matches(words)
-        if self._evaluation is not None and matches is not None:
-            findings += self._shared_with(self._evaluation, matches, seen)
+        matches = self._evaluation.matches(words)
+        findings += self._shared_findings(matches, seen)
         return Examined(
             findings,
             dict(sources),
@@ -116,8 +115,7 @@ class Examiner:
         ]
         return counts, problems
 
-    @staticmethod
-    def _shared_with(evaluation: EvaluationTexts, matches: Matches, seen: _Seen) -> Iterator[Finding]:
+    def _shared_findings(self, matches: Matches, seen: _Seen) -> Iterator[Finding]:
         for number, (row, message, word) in matches.first.items():
             if message is None:
                 what = "all of it"
@@ -126,9 +124,8 @@ class Examiner:
             else:
                 words = split_words(seen.texts[number][message])[word : word + GRAM_WORDS]
                 what = f"message {message}, {b' '.join(words).decode('utf-8')!r}"
-            yield Finding(
-                Problem.EVALUATION, seen.rows[number], f"{what} is in {evaluation.places.where(row)}"
-            )
+            where = self._evaluation.places.where(row)
+            yield Finding(Problem.EVALUATION, seen.rows[number], f"{what} is in {where}")
 
     def _content_problems(self, conversation: Conversation) -> Iterator[tuple[Problem, str]]:
         for index, message in enumerate(conversation.messages):
@@ -171,8 +168,9 @@ class Examiner:
         except ConversationError as error:
             yield Problem.ROUND_TRIP, str(error)
             return
-        expected = _stripped(conversation, self._fmt.specification.strip)
-        if parsed != expected:
+        spec = self._fmt.specification
+        expected = _stripped(conversation, spec.strip)
+        if parsed != expected and parsed != _merged(expected, spec):
             yield Problem.ROUND_TRIP, _difference(expected, parsed)
 
 
@@ -193,6 +191,16 @@ def _stripped(conversation: Conversation, roles: Sequence[str]) -> Conversation:
         Message(m.role, [Part(p.type, p.text.strip()) for p in m.parts], m.weight) if m.role in roles else m
         for m in conversation.messages
     )
+
+
+def _merged(conversation: Conversation, spec: Specification) -> Conversation:
+    """Return ``conversation`` with its system message in the first user message, where ``spec`` puts it."""
+    system, *messages = conversation.messages
+    if not spec.merge_system or system.role != "system":
+        return conversation
+    frame = spec.system
+    first = frame.opens + system.text + frame.closes + frame.after + messages[0].text
+    return Conversation([Message("user", first), *messages[1:]])
 
 
 def _difference(expected: Conversation, parsed: Conversation) -> str:

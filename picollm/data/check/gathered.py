@@ -63,7 +63,7 @@ class Gathered:
 
     def overlaps(self, evaluation: EvaluationTexts) -> list[Overlap]:
         """Return for each evaluation set how many of its rows the data hold."""
-        return evaluation.overlaps([each.matches for each in self._examined if each.matches is not None])
+        return evaluation.overlaps([each.matches for each in self._examined])
 
     def _add_finding(self, finding: Finding) -> None:
         problem, row, text = finding

@@ -60,19 +60,19 @@ class Matches(NamedTuple):
 
 
 class EvaluationTexts:
-    """The texts of evaluation sets, to be looked for."""
+    """The texts of evaluation sets, perhaps none, to be looked for."""
 
     def __init__(self, sets: Sequence[Rows]) -> None:
         """Read every row of ``sets``. Raises DataError when one cannot be read."""
         self.places = Places.of(sets)
         hashed = [_hashes([hash_words(text) for text in row_texts(row)]) for row in chain.from_iterable(sets)]
-        self._indices = [_Index.of(kind) for kind in zip(*hashed, strict=True)]
+        self._indices = [_Index.of([row[kind] for row in hashed]) for kind in (WHOLE, TEXTS, GRAMS)]
 
     def matches(self, conversations: Sequence[Sequence[Hashes]]) -> Matches:
         """Return what ``conversations``, each the hashed words of its messages, share with the sets."""
         first: dict[int, Match] = {}
         shared: tuple[list[Hashes], ...] = ([], [], [])
-        for number, messages in enumerate(conversations):
+        for number, messages in enumerate(conversations if self.places.names else ()):
             for kind, hashes in enumerate(_hashes(messages)):
                 rows = self._indices[kind].find(hashes)
                 hits = np.flatnonzero(rows >= 0)
@@ -83,8 +83,10 @@ class EvaluationTexts:
 
     def overlaps(self, matches: Sequence[Matches]) -> list[Overlap]:
         """Return for each evaluation set how many of its rows ``matches`` found."""
-        kinds = zip(*(each.hashes for each in matches), strict=True)
-        by_kind = [index.rows_of(_joined(kind)) for index, kind in zip(self._indices, kinds, strict=False)]
+        by_kind = [
+            index.rows_of(_joined([each.hashes[kind] for each in matches]))
+            for kind, index in enumerate(self._indices)
+        ]
         found, start = [], 0
         for file, end in zip(self.places.names, self.places.ends, strict=True):
             inside = [{int(row) for row in rows if start <= row < end} for rows in by_kind]
@@ -102,11 +104,14 @@ class _Index(NamedTuple):
     @classmethod
     def of(cls, hashes: Sequence[Hashes]) -> _Index:
         """Return the index of ``hashes[row]``, without those that more than ``MAX_ROWS`` rows have."""
-        rows = np.repeat(np.arange(len(hashes), dtype=np.uint64), [len(each) for each in hashes])
-        pairs = np.unique(np.stack([_joined(hashes), rows], axis=1), axis=0)
-        _, which, counts = np.unique(pairs[:, 0], return_inverse=True, return_counts=True)
-        kept = pairs[counts[which] <= MAX_ROWS]
-        return cls(np.ascontiguousarray(kept[:, 0]), kept[:, 1].astype(np.int64))
+        once = [np.unique(each) for each in hashes]
+        values = _joined(once)
+        rows = np.repeat(np.arange(len(once)), np.array([len(each) for each in once], np.int64))
+        order = np.argsort(values, kind="stable")
+        values, rows = values[order], rows[order]
+        _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+        rare = counts[which] <= MAX_ROWS
+        return cls(values[rare], rows[rare])
 
     def find(self, hashes: Hashes) -> npt.NDArray[np.int64]:
         """Return for each of ``hashes`` the first row it is from, or -1."""
