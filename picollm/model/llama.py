@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from picollm.model.attention import Documents
 from picollm.model.config import ModelConfig
-from picollm.model.kernels import CosSin, Linear, add_rms_norm, gate, rms_norm, rotate
 
 
 class AttentionCache(Protocol):
@@ -35,11 +34,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width))
         self.eps = eps
 
-    def forward(self, stream: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the stream with ``update`` added, and the same with root mean square 1, times the weight."""
-        if update is None:
-            return stream, rms_norm(stream, self.weight, self.eps)
-        return add_rms_norm(stream, update, self.weight, self.eps)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with root mean square 1 over its last axis, times the weight."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -56,17 +53,17 @@ class Attention(nn.Module):
             config.num_attention_heads * config.head_dim,
             config.num_key_value_heads * config.head_dim,
         )
-        self.q_proj = Linear(width, q, bias=config.attention_bias)
-        self.k_proj = Linear(width, kv, bias=config.attention_bias)
-        self.v_proj = Linear(width, kv, bias=config.attention_bias)
-        self.o_proj = Linear(q, width, bias=config.output_bias)
+        self.q_proj = nn.Linear(width, q, bias=config.attention_bias)
+        self.k_proj = nn.Linear(width, kv, bias=config.attention_bias)
+        self.v_proj = nn.Linear(width, kv, bias=config.attention_bias)
+        self.o_proj = nn.Linear(q, width, bias=config.output_bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
         self,
         x_TE: Tensor,
-        cos_sin: CosSin,
+        cos_sin: tuple[Tensor, Tensor],
         documents: Documents | None,
         cache: AttentionCache | None,
         select: Tensor | None,
@@ -76,10 +73,10 @@ class Attention(nn.Module):
         q = self.q_proj(asking).unflatten(-1, (-1, self.head_dim))
         k = self.k_proj(x_TE).unflatten(-1, (-1, self.head_dim))
         v = self.v_proj(x_TE).unflatten(-1, (-1, self.head_dim))
-        q = self._rotate(
-            q, cos_sin if select is None else (cos_sin[0][select], cos_sin[1][select]), self.q_norm
-        )
-        k = self._rotate(k, cos_sin, self.k_norm)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = rotate(q, cos_sin if select is None else (cos_sin[0][select], cos_sin[1][select]))
+        k = rotate(k, cos_sin)
         if cache is not None:
             out = cache.attend(self.layer_index, q, k, v, self.scale)
         else:
@@ -88,9 +85,6 @@ class Attention(nn.Module):
         projected: Tensor = self.o_proj(out.flatten(1))
         return projected
 
-    def _rotate(self, x_THD: Tensor, cos_sin: CosSin, norm: RMSNorm | None) -> Tensor:
-        return rotate(x_THD, cos_sin) if norm is None else rotate(x_THD, cos_sin, norm.weight, norm.eps)
-
 
 class MLP(nn.Module):
     """SwiGLU: a gated feed-forward layer."""
@@ -98,13 +92,13 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = Linear(width, inner, bias=bias)
-        self.up_proj = Linear(width, inner, bias=bias)
-        self.down_proj = Linear(inner, width, bias=bias)
+        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's contribution to the stream, the shape of ``x``."""
-        out: Tensor = self.down_proj(gate(self.gate_proj(x), self.up_proj(x)))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
 
@@ -120,26 +114,22 @@ class Block(nn.Module):
 
     def forward(
         self,
-        stream: Tensor,
-        update: Tensor | None,
-        cos_sin: CosSin,
+        x_TE: Tensor,
+        cos_sin: tuple[Tensor, Tensor],
         documents: Documents | None,
         cache: AttentionCache | None,
         select: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the stream, and what this layer's MLP adds to it: ``[T, E]``, or ``[S, E]`` of the selected.
-
-        ``update`` is what the layer before adds; each sum is taken together with the norm that follows it.
-        """
-        stream, x_TE = self.input_layernorm(stream, update)
+    ) -> Tensor:
+        """Return the stream after this layer, ``[T, E]``, or ``[S, E]`` when only some tokens are wanted."""
         # A cache needs every query beside its key; otherwise the unwanted ones are never computed.
         early = select if cache is None else None
-        attended = self.self_attn(x_TE, cos_sin, documents, cache, early)
+        attended = self.self_attn(self.input_layernorm(x_TE), cos_sin, documents, cache, early)
         if select is not None:
-            stream = stream[select]
+            x_TE = x_TE[select]
             attended = attended if early is not None else attended[select]
-        stream, x_SE = self.post_attention_layernorm(stream, attended)
-        return stream, self.mlp(x_SE)
+        x_SE = x_TE + attended
+        out: Tensor = x_SE + self.mlp(self.post_attention_layernorm(x_SE))
+        return out
 
 
 class Backbone(nn.Module):
@@ -169,7 +159,7 @@ class Model(nn.Module):
             self.lm_head = (
                 None
                 if config.tie_word_embeddings
-                else Linear(config.hidden_size, config.vocab_size, bias=False)
+                else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
             )
         if torch.get_default_device().type != "meta":
             self.to_empty(device=torch.get_default_device())
@@ -211,13 +201,11 @@ class Model(nn.Module):
         documents = Documents.of(positions, select) if cache is None else None
         config = self.config
         cos_sin = config.rope.cos_sin(positions, config.head_dim, config.max_position_embeddings)
-        stream, update = self.model.embed_tokens(ids), None
+        x = self.model.embed_tokens(ids)
         last = config.num_hidden_layers - 1
         for index, layer in enumerate(self.model.layers):
-            stream, update = layer(
-                stream, update, cos_sin, documents, cache, select if index == last else None
-            )
-        out: Tensor = self.model.norm(stream, update)[1]
+            x = layer(x, cos_sin, documents, cache, select if index == last else None)
+        out: Tensor = self.model.norm(x)
         return out
 
     def forward(
@@ -229,3 +217,10 @@ class Model(nn.Module):
     ) -> Tensor:
         """Return float32 logits, ``[T, V]``, or ``[S, V]`` for the selected tokens."""
         return F.linear(self.hidden(ids, positions, select, cache), self.lm_head_weight).float()
+
+
+def rotate(x_THD: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+    """Return heads turned by their position's angles: channel ``i`` together with channel ``i + D/2``."""
+    cos, sin = (table[:, None].to(x_THD.dtype) for table in cos_sin)
+    left, right = x_THD.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
