@@ -1,0 +1,189 @@
+"""The loop: learns, stops where it should, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from picollm.errors import CheckpointError, DivergedError, InputError
+from picollm.model.llama import Model
+from picollm.train.batches import Batches
+from picollm.train.config import TrainConfig
+from picollm.train.examples import Examples
+from picollm.train.loop import TrainResult, train
+
+STEPS = {"num_steps": 12, "tokens_per_step": 128, "precision": "fp32", "learning_rate": 3e-3, "log_every": 3}
+TIMES = {"seconds", "tokens_per_s", "supervised_tokens_per_s", "mfu"}
+
+
+def _untimed(result: TrainResult) -> list[dict[str, float]]:
+    return [{k: v for k, v in point.items() if k not in TIMES} for point in result.curve]
+
+
+def _weights(model: Model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def _assert_identical(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
+@pytest.fixture
+def batches(examples: Examples) -> Batches:
+    return Batches(examples, 64, seed=3)
+
+
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("muon", "bf16")])
+def test_training_learns_its_examples(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path, optimizer: str, precision: str
+) -> None:
+    model = new_model()
+    config = TrainConfig(**{**STEPS, "num_steps": 60, "optimizer": optimizer, "precision": precision})
+    result = train(model, batches, config, run_dir=tmp_path)
+    assert result.steps == 60
+    assert result.curve[-1]["loss"] < 0.6 * result.curve[0]["loss"]
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.curve
+
+
+def test_an_epoch_trains_on_every_target_once(model: Model, batches: Batches, tmp_path: Path) -> None:
+    examples = batches.examples
+    config = TrainConfig(epochs=2, tokens_per_step=192, precision="fp32")
+    result = train(model, batches, config, run_dir=tmp_path)
+    assert result.supervised_tokens == 2 * sum(examples.num_targets_of(i) for i in range(len(examples)))
+    assert result.tokens == 2 * examples.costs.sum()
+
+
+def test_a_horizon_in_tokens_is_known_at_the_start(model: Model, batches: Batches, tmp_path: Path) -> None:
+    config = TrainConfig(num_tokens=1000, tokens_per_step=128, precision="fp32", log_every=1)
+    result = train(model, batches, config, run_dir=tmp_path)
+    assert result.steps == 8
+    assert [p["learning_rate"] for p in result.curve] == [pytest.approx(1e-3 * (1 - s / 8)) for s in range(8)]
+
+
+def test_a_time_limit_shortens_the_run(model: Model, batches: Batches, tmp_path: Path) -> None:
+    config = TrainConfig(num_steps=10_000, max_seconds=1e-9, precision="fp32", log_every=1)
+    result = train(model, batches, config, run_dir=tmp_path)
+    assert result.steps == 8
+    assert result.seconds > 0
+
+
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("muon", "bf16")])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path, optimizer: str, precision: str
+) -> None:
+    config = TrainConfig(**{**STEPS, "optimizer": optimizer, "precision": precision, "validate_every": 3})
+    straight, stopped = new_model(), new_model()
+    whole = train(straight, batches, config, run_dir=tmp_path / "whole", validate=lambda _: {"x": 1.0})
+
+    def interrupt(_: Model) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"x": 1.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, batches, config, run_dir=tmp_path / "parts", validate=interrupt)
+    again = new_model()
+    rest = train(again, batches, config, run_dir=tmp_path / "parts", validate=lambda _: {"x": 1.0})
+    _assert_identical(_weights(straight), _weights(again))
+    assert _untimed(whole) == _untimed(rest)
+    assert (rest.tokens, rest.supervised_tokens) == (whole.tokens, whole.supervised_tokens)
+
+
+def test_a_finished_run_is_not_trained_again(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    first, second = new_model(), new_model()
+    result = train(first, batches, TrainConfig(**STEPS), run_dir=tmp_path)
+    assert train(second, batches, TrainConfig(**STEPS), run_dir=tmp_path).curve == result.curve
+    _assert_identical(_weights(first), _weights(second))
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(
+    new_model: Callable[..., Model],
+    batches: Batches,
+    tmp_path: Path,
+    start_worker: Callable,
+) -> None:
+    settings = {**STEPS, "save_every": 2, "optimizer": "muon"}
+    model = new_model()
+    whole = train(model, batches, TrainConfig(**settings), run_dir=tmp_path / "whole")
+    job = {"config": settings, "run_dir": str(tmp_path / "parts"), "out": str(tmp_path / "out.safetensors")}
+    rng = random.Random(7)
+    deaths = [{"kill_at_sync": n} for n in (2, 9, 14, 16)]
+    deaths += [{"kill_after_s": rng.uniform(0, 0.4)} for _ in range(4)]
+    for death in [*deaths, {}]:
+        process = start_worker(**job, **death)
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    end = load_file(tmp_path / "out.safetensors")
+    assert end.pop("curve").tolist() == [point["loss"] for point in whole.curve]
+    _assert_identical(end, _weights(model))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    model = new_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(DivergedError, match=r"step 1: loss nan.* at examples \d+ \((even|odd)\)"):
+        train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
+
+
+def test_an_explosion_stops_the_run_and_leaves_the_last_good_state(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        **{**STEPS, "num_steps": 200, "learning_rate": 1.0, "clip_norm": None, "save_every": 1}
+    )
+    with pytest.raises(DivergedError, match="lower the learning rate") as error:
+        train(new_model(), batches, config, run_dir=tmp_path)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "state").iterdir())
+
+
+def test_a_step_that_cannot_be_cut_into_batches_names_the_nearest(
+    model: Model, batches: Batches, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"tokens_per_step is 100; .* Nearest: 64 or 128"):
+        train(model, batches, TrainConfig(num_steps=1, tokens_per_step=100), run_dir=tmp_path)
+
+
+def test_another_run_in_the_same_place_is_refused(
+    new_model: Callable[..., Model], batches: Batches, examples: Examples, tmp_path: Path
+) -> None:
+    train(new_model(), batches, TrainConfig(**STEPS), run_dir=tmp_path)
+    with pytest.raises(InputError, match=r"learning_rate 0\.003, this one has 0\.1"):
+        train(new_model(), batches, TrainConfig(**{**STEPS, "learning_rate": 0.1}), run_dir=tmp_path)
+    with pytest.raises(InputError, match="holds a run with data"):
+        train(new_model(), Batches(examples, 64, seed=4), TrainConfig(**STEPS), run_dir=tmp_path)
+    with pytest.raises(InputError, match="holds a run with initial weights"):
+        train(new_model(1), batches, TrainConfig(**STEPS), run_dir=tmp_path)
+
+
+def test_only_damaged_states_are_an_error_that_names_them(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    train(new_model(), batches, TrainConfig(**{**STEPS, "keep_states": 1}), run_dir=tmp_path)
+    (tensors,) = (tmp_path / "state").glob("*/tensors.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"tensors\.safetensors is damaged"):
+        train(new_model(), batches, TrainConfig(**STEPS), run_dir=tmp_path)
+
+
+def test_the_measured_precision_is_kept_in_the_state(model: Model, batches: Batches, tmp_path: Path) -> None:
+    result = train(model, batches, TrainConfig(**{**STEPS, "precision": "auto"}), run_dir=tmp_path)
+    (state,) = (tmp_path / "state").glob("*/state.json")
+    assert json.loads(state.read_text())["state"]["precision"] == result.precision in ("fp32", "bf16")
