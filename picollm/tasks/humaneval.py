@@ -61,6 +61,6 @@ class HumanEval(Task):
         entry_point = re.escape(self.rows.field(index, "entry_point", str))
         defines = re.compile(rf"^def[ \t]+{entry_point}[ \t]*\(", re.MULTILINE)
         blocks = _FENCED.findall(text) or [text]
-        code = next((block for block in blocks if defines.search(block)), blocks[0])
+        code: str = next((block for block in blocks if defines.search(block)), blocks[0])
         border = "\n" if defines.search(code) else ""
         return self.completion(index) + border + code

@@ -15,6 +15,7 @@ from picollm.tasks.facts import Facts
 from picollm.tasks.gsm8k import Gsm8k
 from picollm.tasks.humaneval import HumanEval
 from picollm.tasks.identity import Identity, identity_rows
+from picollm.tasks.ifeval.task import Ifeval
 from picollm.tasks.jsonl import Jsonl
 from picollm.tasks.mmlu import Mmlu
 from picollm.tasks.smoltalk import SmolTalk
@@ -52,6 +53,7 @@ TASKS = {
     "arc_challenge": Entry(Arc, None, ("ai2_arc/ARC-Challenge",)),
     "gsm8k": Entry(Gsm8k, "gsm8k", ("gsm8k/main",)),
     "humaneval": Entry(HumanEval, None, ("openai_humaneval",)),
+    "ifeval": Entry(Ifeval, None, ("ifeval", "IFEval"), (("test", ("test", "train")),)),
     "spelling": Entry(SimpleSpelling, "words", _WORDS),
     "spelling_bee": Entry(SpellingBee, "words", _WORDS),
     "facts": Entry(Facts, "facts"),

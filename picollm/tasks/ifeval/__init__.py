@@ -1,0 +1,1 @@
+"""IFEval: instructions whose obedience a program can verify."""
