@@ -1,0 +1,70 @@
+"""The plan of a run: how steps are cut into batches, where it ends, and what makes it this run."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from picollm.errors import InputError
+from picollm.train.batches import Batches
+from picollm.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which batches each step takes: ``batches_per_step`` of them, the last step perhaps fewer."""
+
+    batches_per_step: int
+    num_batches: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, batches: Batches, num_processes: int) -> Plan:
+        """Return the plan of a run.
+
+        Raises:
+            InputError: when ``tokens_per_step`` is no multiple of what all processes take at once.
+        """
+        unit = batches.max_tokens * num_processes
+        wanted = config.tokens_per_step or unit
+        if wanted % unit:
+            below, above = wanted // unit * unit, (wanted // unit + 1) * unit
+            nearest = f"{below} or {above}" if below else str(above)
+            raise InputError(
+                f"tokens_per_step is {wanted}; it must be a multiple of {batches.max_tokens} tokens x "
+                f"{num_processes} process(es) = {unit}. Nearest: {nearest}."
+            )
+        per_step = wanted // batches.max_tokens
+        if config.epochs is not None:
+            return cls(per_step, max(1, batches.num_batches(config.epochs)))
+        steps = config.num_steps or math.ceil((config.num_tokens or 1) / wanted)
+        return cls(per_step, steps * per_step)
+
+    @property
+    def num_steps(self) -> int:
+        """How many optimizer steps the run takes."""
+        return math.ceil(self.num_batches / self.batches_per_step)
+
+    def numbers(self, step: int) -> range:
+        """Return the numbers of the batches of ``step``, counted from 0."""
+        first = step * self.batches_per_step
+        return range(first, min(first + self.batches_per_step, self.num_batches))
+
+
+def identity(
+    model: torch.nn.Module, batches: Batches, config: TrainConfig, num_processes: int
+) -> dict[str, Any]:
+    """Return what must agree for a saved state to continue this run."""
+    weights = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        weights.update(name.encode())
+        weights.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return {
+        **config.learning(),
+        "data": batches.digest,
+        "initial weights": weights.hexdigest(),
+        "number of processes": num_processes,
+    }
