@@ -140,6 +140,7 @@ class Batches:
     def digest(self) -> str:
         """The SHA-256 over everything that decides a batch."""
         total = hashlib.sha256(f"{self.examples.digest} {self.max_tokens} {self.seed}".encode())
-        if self._members_of_epoch is not None:
-            total.update(np.ascontiguousarray(self._members_of_epoch(0)).data)
+        packs = self._packs(0)  # covers the mixture's choice, and the way of packing
+        total.update(np.ascontiguousarray(packs.members).data)
+        total.update(np.ascontiguousarray(packs.bounds).data)
         return total.hexdigest()

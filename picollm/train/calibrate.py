@@ -7,18 +7,33 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
+from picollm.model.config import ModelConfig
 from picollm.train.batches import Batch
-from picollm.train.precision import Precision, Weights
+from picollm.train.precision import DTYPES, Precision, Weights
 from picollm.train.step import accumulate
 
 LEAST_GAIN = 1.1
+ROWS = 2048
+ROUNDS = 5
+
+
+def clock(device: torch.device) -> float:
+    """Return how many seconds ``device`` has worked for this process: a difference of two is what counts.
+
+    On a CPU it is the CPU time of all threads: other programs on the machine disturb it less than wall time.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
 
 
 def faster_precision(model: Any, batch: Batch) -> Precision:
     """Return the precision in which ``batch`` goes forward and backward faster; fp32 unless bf16 gains 10 %.
 
-    The model itself is not touched. CPU time is compared, which other programs on the machine disturb less.
+    The model itself is not touched.
     """
     return "bf16" if _cost(model, batch, "fp32") > LEAST_GAIN * _cost(model, batch, "bf16") else "fp32"
 
@@ -30,14 +45,26 @@ def _cost(model: Any, batch: Batch, precision: Precision) -> float:
     batch = batch.to(device)
     best = float("inf")
     for _ in range(3):
-        start = _clock(device)
+        start = clock(device)
         accumulate(trial, weights, [batch], batch.num_targets)
-        best = min(best, _clock(device) - start)
+        best = min(best, clock(device) - start)
     return best
 
 
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+@torch.no_grad()
+def matrix_rate(config: ModelConfig, precision: Precision, device: torch.device) -> float:
+    """Return the operations per ``clock`` second that products of the model's own shapes reach at best."""
+    width, inner = config.hidden_size, config.intermediate_size
+    shapes = [(width, width), (width, inner), (inner, width), (width, config.vocab_size)]
+    seconds = flops = 0.0
+    for fan_in, fan_out in shapes:
+        linear = nn.Linear(fan_in, fan_out, bias=False, device=device, dtype=DTYPES[precision])
+        x = torch.ones(ROWS, fan_in, device=device, dtype=DTYPES[precision])
+        best = float("inf")
+        for _ in range(ROUNDS):
+            start = clock(device)
+            linear(x)
+            best = min(best, clock(device) - start)
+        seconds += best
+        flops += 2.0 * ROWS * fan_in * fan_out
+    return flops / seconds

@@ -59,6 +59,9 @@ class TrainConfig:
     explosion_factor: float = 3.0
     """Stop when the smoothed loss exceeds this multiple of the first step's loss."""
 
+    keep: Literal["last", "best"] = "last"
+    """Which weights the model ends with: the last, or those with the lowest mean of the validation losses."""
+
     log_every: int = 10
     """Steps per line of metrics."""
     validate_every: int | None = None

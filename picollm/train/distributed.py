@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from picollm import paths
 
+Choice = TypeVar("Choice")
 BUCKET_ELEMENTS = 16 << 20  # 64 MiB of fp32 gradients per message
 
 
@@ -51,6 +53,14 @@ class Ranks:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def agree(self, choice: Choice) -> Choice:
+        """Return what the first process chose."""
+        if self.size == 1:
+            return choice
+        choices = [choice]
+        dist.broadcast_object_list(choices)
+        return choices[0]
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Weights:

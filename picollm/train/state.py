@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from picollm.errors import CheckpointError, InputError
 from picollm.paths import atomic_directory
 from picollm.progress import SILENT, Progress
+from picollm.train.metrics import Point, Tally
 from picollm.train.precision import Precision
 
 FILES = ("tensors.safetensors", "state.json")
+VERSION = 1  # of what state.json says; raise it when RunState changes
+Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass
@@ -42,29 +44,31 @@ class RunState:
     seconds: float = 0.0
     first_loss: float | None = None
     smoothed_loss: float | None = None
-    interval: dict[str, float] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
+    best_loss: float | None = None
+    best_step: int | None = None
+    tally: Tally = field(default_factory=Tally)
+    curve: list[Point] = field(default_factory=list)
 
 
 def save_state(
-    run_dir: Path, state: RunState, inputs: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], keep: int
+    run_dir: Path, state: RunState, identity: Mapping[str, Any], tensors: Tensors, keep: int
 ) -> Path:
-    """Return the directory of the state just written; older ones beyond ``keep`` are removed afterwards."""
+    """Return the directory of the state just written; afterwards only the newest ``keep`` are left."""
     target = run_dir / "state" / f"{state.step:08d}"
-    with atomic_directory(target) as directory:
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, directory / FILES[0])
-        text = json.dumps({"inputs": dict(inputs), "state": asdict(state)}, indent=1, sort_keys=True)
-        (directory / FILES[1]).write_text(text, encoding="utf-8")
-        manifest = {name: _sha256(directory / name) for name in FILES}
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _write(target, {"version": VERSION, "identity": dict(identity), "state": asdict(state)}, tensors)
     for old in _directories(run_dir)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
+def clear_half_written(run_dir: Path) -> None:
+    """Remove what runs left that were killed while saving. Nobody else may be saving there."""
+    for half in [*run_dir.glob(".best.*"), *(run_dir / "state").glob(".*")]:
+        shutil.rmtree(half, ignore_errors=True)
+
+
 def load_state(
-    run_dir: Path, inputs: Mapping[str, Any], progress: Progress = SILENT
+    run_dir: Path, identity: Mapping[str, Any], progress: Progress = SILENT
 ) -> tuple[RunState, dict[str, torch.Tensor]] | None:
     """Return the newest undamaged state of ``run_dir`` and its tensors, or None when there is none at all.
 
@@ -80,17 +84,49 @@ def load_state(
             progress.note(f"{damage}; trying the state before it")
             continue
         content = json.loads((directory / FILES[1]).read_text(encoding="utf-8"))
-        _check_inputs(directory, content["inputs"], inputs)
-        try:
-            return RunState(**content["state"]), load_file(directory / FILES[0])
-        except SafetensorError as error:  # unreachable while the manifest holds, but never a traceback
-            damages.append(f"{directory / FILES[0]}: {error}")
+        if content.get("version") != VERSION:
+            raise CheckpointError(
+                f"{directory} is of another version of picollm (state version {content.get('version')}, "
+                f"this one reads {VERSION}). Finish the run with that version, or delete the directory."
+            )
+        _check_identity(directory, content["identity"], identity)
+        state = RunState(**{**content["state"], "tally": Tally(**content["state"]["tally"])})
+        return state, load_file(directory / FILES[0])
     if damages:
         raise CheckpointError(
             f"no state in {run_dir / 'state'} can be read: {'; '.join(damages)}. "
             "Delete that directory to start the run anew, or restore it from a backup."
         )
     return None
+
+
+def save_best(run_dir: Path, step: int, weights: Tensors) -> None:
+    """Keep ``weights`` in ``run_dir/best``, in place of those kept before."""
+    _write(run_dir / "best", {"step": step}, weights)
+
+
+def load_best(run_dir: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that ``save_best`` kept last.
+
+    Raises:
+        CheckpointError: when they are damaged, or there are none because the run never validated.
+    """
+    damage = _damage(run_dir / "best")
+    if damage:
+        raise CheckpointError(
+            f"the best weights cannot be read: {damage}. Train with keep last, or validate."
+        )
+    return load_file(run_dir / "best" / FILES[0])
+
+
+def _write(target: Path, content: dict[str, Any], tensors: Tensors) -> None:
+    with atomic_directory(target) as directory:
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, directory / FILES[0])
+        text = json.dumps(content, indent=1, sort_keys=True)
+        (directory / FILES[1]).write_text(text, encoding="utf-8")
+        manifest = {name: _sha256(directory / name) for name in FILES}
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def _directories(run_dir: Path) -> list[Path]:
@@ -114,7 +150,7 @@ def _damage(directory: Path) -> str | None:
     return None
 
 
-def _check_inputs(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_identity(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name in sorted(saved.keys() | given.keys()):
         if saved.get(name) != given.get(name):
             raise InputError(

@@ -78,6 +78,26 @@ def test_a_time_limit_shortens_the_run(model: Model, batches: Batches, tmp_path:
     assert result.seconds > 0
 
 
+def test_validation_sees_full_precision_and_enters_the_curve(
+    model: Model, batches: Batches, tmp_path: Path
+) -> None:
+    seen = []
+
+    def validate(trained: Model) -> dict[str, float]:
+        seen.append({parameter.dtype for parameter in trained.parameters()})
+        assert not torch.is_grad_enabled()
+        return {"chat": len(seen)}
+
+    config = TrainConfig(**{**STEPS, "precision": "bf16", "validate_every": 5, "log_every": 4})
+    result = train(model, batches, config, run_dir=tmp_path, validate=validate)
+    assert seen == [{torch.float32}] * 3
+    assert {p["step"]: p["validation/chat"] for p in result.curve if "validation/chat" in p} == {
+        5: 1,
+        10: 2,
+        12: 3,
+    }
+
+
 @pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "fp32"), ("muon", "bf16")])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     new_model: Callable[..., Model], batches: Batches, tmp_path: Path, optimizer: str, precision: str
@@ -130,6 +150,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
     end = load_file(tmp_path / "out.safetensors")
     assert end.pop("curve").tolist() == [point["loss"] for point in whole.curve]
     _assert_identical(end, _weights(model))
+    assert not list((tmp_path / "parts" / "state").glob(".*")), "a save clears what killed ones left"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
@@ -187,3 +208,31 @@ def test_the_measured_precision_is_kept_in_the_state(model: Model, batches: Batc
     result = train(model, batches, TrainConfig(**{**STEPS, "precision": "auto"}), run_dir=tmp_path)
     (state,) = (tmp_path / "state").glob("*/state.json")
     assert json.loads(state.read_text())["state"]["precision"] == result.precision in ("fp32", "bf16")
+
+
+def test_the_best_weights_by_validation_can_be_kept(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(trained: Model) -> dict[str, float]:
+        seen.append(_weights(trained))
+        return {"chat": [3.0, 1.0, 2.0][len(seen) - 1], "math": 1.0}
+
+    model = new_model()
+    config = TrainConfig(**{**STEPS, "keep": "best", "validate_every": 4, "save_every": 4})
+    result = train(model, batches, config, run_dir=tmp_path, validate=validate)
+    assert result.best_step == 8
+    _assert_identical(_weights(model), seen[1])
+    again = new_model()
+    train(again, batches, config, run_dir=tmp_path, validate=validate)
+    _assert_identical(_weights(again), seen[1])
+
+
+def test_a_state_of_another_version_is_refused(
+    model: Model, batches: Batches, tmp_path: Path, monkeypatch
+) -> None:
+    train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
+    monkeypatch.setattr("picollm.train.state.VERSION", 99)
+    with pytest.raises(CheckpointError, match=r"state version 1, this one reads 99"):
+        train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
