@@ -111,6 +111,22 @@ class ChatFormat:
             )
         return self._render(conversation.messages, PROMPT).ids
 
+    def render_after(
+        self, written: Sequence[int], num_messages: int, conversation: Conversation
+    ) -> list[int]:
+        """Return ``render_for_completion(conversation)``, its first messages in the very ids ``written``.
+
+        A model can spell a reply in other tokens than the tokenizer would, and goes on best from what it
+        wrote. ``written`` is the prompt and the reply that message ``num_messages - 1`` came from, through
+        the reply's end token.
+        """
+        ids = self.render_for_completion(conversation)
+        # No text can hold an end token, so counting them finds the reply's own.
+        num_ends = self._render(conversation.messages[: num_messages - 1], PROMPT).ids.count(self.end_id)
+        ends = [index for index, token_id in enumerate(ids) if token_id == self.end_id]
+        assert written[-1] == self.end_id
+        return [*written, *ids[ends[num_ends] + 1 :]]
+
     def render_batch(self, conversations: Iterable[Conversation]) -> list[Rendered]:
         """Return ``[self.render_conversation(c) for c in conversations]``."""
         return [self._render(conversation.messages, END) for conversation in conversations]

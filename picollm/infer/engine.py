@@ -148,12 +148,21 @@ class Engine:
             self._check_length(prompt, room=0)
         return score(self.model, prompts, candidates)
 
-    def new_request(self, conversation: Conversation, params: SamplingParams | None = None) -> Request:
-        """Return a request for the next turn of ``conversation``, ready to ``submit``."""
-        prompt_ids = self.format.render_for_completion(conversation)
+    def new_request(
+        self,
+        conversation: Conversation,
+        params: SamplingParams | None = None,
+        prompt_ids: Sequence[int] | None = None,
+    ) -> Request:
+        """Return a request for the next turn of ``conversation``, ready to ``submit``.
+
+        ``prompt_ids`` is for callers that keep the ids of earlier replies (``ChatFormat.render_after``).
+        """
+        if prompt_ids is None:
+            prompt_ids = self.format.render_for_completion(conversation)
         self._check_length(prompt_ids, room=1)
         return Request(
-            prompt_ids,
+            list(prompt_ids),
             params or SamplingParams(),
             self.format.turn_decoder(),
             self._answer if self._tools else None,
