@@ -19,7 +19,7 @@ from picollm.chat.conversation import Conversation
 from picollm.data import manifest as manifests
 from picollm.data.identity_template import TEMPLATE, Template, init, read_template
 from picollm.data.manifest import Manifest
-from picollm.data.primer.wordings import Row, fill, normalized, row
+from picollm.data.primer.wordings import Row, alternatives, fill, normalized, row
 from picollm.errors import DataError
 from picollm.paths import atomic_file
 
@@ -140,8 +140,7 @@ def _readings(ask: str) -> list[str]:
     >>> _readings("Who (made|built) you?")
     ['Who made you?', 'Who built you?']
     """
-    pieces = [piece.split("|") for piece in re.split(r"\(([^()]*\|[^()]*)\)", ask)]
-    readings = ["".join(chosen) for chosen in itertools.product(*pieces)]
+    readings = ["".join(chosen) for chosen in itertools.product(*alternatives(ask))]
     if len(readings) <= READINGS_PER_ASK:
         return readings
     return sorted(readings, key=_digest)[:READINGS_PER_ASK]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from random import Random
 
-from picollm.data.primer import concepts, drills, instructions, problems, prose, smalltalk, spelling
+from picollm.data.primer import concepts, drills, instructions, people, problems, prose, smalltalk, spelling
 from picollm.data.primer.facts import Fact, of_groups
 
 # What a block is made of. Texts about facts: how they are told, the share of all facts that a block tells
@@ -35,6 +35,7 @@ FACT_TEXTS: tuple[tuple[Telling, float, int], ...] = (
 NUM_CONCEPTS = 240  # 10 %: the course's own words, explained
 NUM_INSTRUCTIONS = 100  # 7 %: tasks and their solutions
 NUM_TALKS = 100  # 4 %: talks in prose, without a chat format
+NUM_PEOPLE = 160  # 5 %: who somebody is, and who made something
 NUM_PROBLEMS = 240  # 11 %: sums and word problems
 NUM_SPELLINGS = 320  # 11 %: words, letter by letter
 NUM_DRILLS = 360  # 13 %: copying and remembering, which arithmetic and spelling are made of
@@ -80,6 +81,7 @@ def block(seed: int, number: int) -> tuple[str, ...]:
     texts += itertools.islice(concepts.paragraphs(rng), NUM_CONCEPTS)
     texts += itertools.islice(instructions.paragraphs(rng), NUM_INSTRUCTIONS)
     texts += itertools.islice(smalltalk.paragraphs(rng), NUM_TALKS)
+    texts += itertools.islice(people.documents(other_seed), NUM_PEOPLE)
     texts += itertools.islice(problems.documents(other_seed), NUM_PROBLEMS)
     texts += itertools.islice(spelling.documents(other_seed), NUM_SPELLINGS)
     texts += itertools.islice(drills.documents(other_seed), NUM_DRILLS)

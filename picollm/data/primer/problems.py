@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from picollm.data.primer.wordings import alternatives, fill
 from picollm.data.primer.words import check_split, split_of
 
 OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
+DOING = {"+": "Adding", "-": "Subtracting", "*": "Multiplying", "/": "Dividing"}
 DEFAULT_ROWS = {"train": 6000, "validation": 200, "test": 400}
 NO_VALUE_SHARE = 0.02  # so that the calculator's "error", and what to say then, is not new to a model
+_TABLES = {
+    **{"box boxes": "containers", "ware wares": "wares", "person people": "people", "site sites": "sites"},
+    **{"unit units": "units", "makes make made": "verbs"},
+}
 _MARK = re.compile(r"<<([^<>]*)>>\d+")
 
 
@@ -126,8 +132,33 @@ def _cast(rng: Random) -> dict[str, str]:
     """Return who and what a story is about."""
     setting = _setting()
     name, other = rng.sample(setting["names"], 2)
-    one, many = rng.choice(setting["containers"])
-    return {"name": name, "other": other, "things": rng.choice(setting["things"]), "box": one, "boxes": many}
+    things, others = rng.sample(setting["things"], 2)
+    here, there = rng.sample(setting["spots"], 2)
+    day, later = rng.sample(setting["days"], 2)
+    worker = rng.choice(setting["workers"])
+    who, they = (name, name) if rng.random() < 0.5 else (f"A {worker}", f"the {worker}")
+    adjective = rng.choice(setting["adjectives"])
+    cast = {
+        **{"name": name, "other": other, "who": who, "they": they, "adjective": adjective},
+        **{"things": things, "others": others, "here": here, "there": there, "day": day, "later": later},
+    }
+    for slots in ("box boxes", "ware wares", "person people", "site sites", "unit units", "makes make made"):
+        cast |= zip(slots.split(), rng.choice(setting[_TABLES[slots]]), strict=True)
+    return cast
+
+
+def _tell(story: dict[str, Any], steps: Sequence[Step], numbers: dict[str, int], rng: Random) -> dict[str, Any]:
+    """Return the row of ``story``: a reading of its question, and an answer that says what is done."""
+    cast = _cast(rng)
+    question = "".join(rng.choice(options) for options in alternatives(story["question"]))
+    what = fill(story.get("what", "{things}"), cast).lower()
+    said = [f"{DOING[step.operator]} gives {step.mark}" for step in steps]
+    answer = ". ".join(said) + (f" {what}." if what else ".")
+    return {
+        "question": fill(question, {**cast, **{slot: str(number) for slot, number in numbers.items()}}),
+        "answer": f"{answer}\n#### {steps[-1].result}",
+        "group": OPERATION[steps[0].operator] if len(steps) == 1 else "two steps",
+    }
 
 
 def _problem(split: str, rng: Random) -> dict[str, Any]:
@@ -138,12 +169,7 @@ def _problem(split: str, rng: Random) -> dict[str, Any]:
     new = split != "train" and rng.random() < 0.5
     story = rng.choice(_stories(operator, new))
     step = _step(operator, split, rng)
-    cast = _cast(rng)
-    return {
-        "question": story["question"].format(a=step.a, b=step.b, **cast),
-        "answer": f"{story['answer'].format(x=step.mark, **cast)}\n#### {step.result}",
-        "group": OPERATION[operator],
-    }
+    return _tell(story, [step], {"a": step.a, "b": step.b}, rng)
 
 
 def _two_steps(split: str, rng: Random) -> dict[str, Any]:
@@ -156,13 +182,7 @@ def _two_steps(split: str, rng: Random) -> dict[str, Any]:
         second = _follow(first.result, second_operator, rng)
         if second is not None and split_of(second.expression) == split:
             break
-    cast = _cast(rng)
-    answer = story["answer"].format(x=first.mark, y=second.mark, **cast)
-    return {
-        "question": story["question"].format(a=first.a, b=first.b, c=second.b, **cast),
-        "answer": f"{answer}\n#### {second.result}",
-        "group": "two steps",
-    }
+    return _tell(story, [first, second], {"a": first.a, "b": first.b, "c": second.b}, rng)
 
 
 def _no_value(split: str, rng: Random) -> dict[str, Any]:

@@ -34,6 +34,15 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
     return text[:1].upper() + text[1:]
 
 
+def alternatives(text: str) -> list[list[str]]:
+    """Return the pieces of ``text``, each with its alternatives.
+
+    >>> alternatives("Who (made|built) you?")
+    [['Who '], ['made', 'built'], [' you?']]
+    """
+    return [piece.split("|") for piece in re.split(r"\(([^()]*\|[^()]*)\)", text)]
+
+
 def casual(text: str, rng: Random, share: float = 0.3) -> str:
     """Return ``text``, in a ``share`` of cases as people type it: without capital, full stop, or both."""
     if rng.random() >= share:
