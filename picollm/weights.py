@@ -95,6 +95,7 @@ def write_model(directory: Path, model: Model, dtype: torch.dtype | None) -> Non
         for name, tensor in model.state_dict().items()
     }
     save_file(state, directory / SINGLE, metadata={"format": "pt"})
+    (directory / SINGLE).chmod(0o644)  # the library writes files that nobody else may read
 
 
 def grow_embeddings(model: Model, vocab_size: int, added: Iterable[int], known: int) -> Model:

@@ -91,6 +91,11 @@ def finetune(
         seed=recipe.seed,
         data=read.provenance,
         parent={"name": part.base, "sha256": base.weights_sha256},
+        added_tokens={
+            token: token_id
+            for token, token_id in fmt.tokenizer.special_tokens.items()
+            if token_id >= len(base.tokenizer)
+        },
         format=fmt.to_record(),
         curve=result.curve,
         measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
