@@ -12,7 +12,21 @@ from random import Random
 from picollm.data.primer.wordings import alternatives
 
 _NAMES = (
-    *("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Ida", "Jonas", "Kira", "Leo", "Mia"),
+    *(
+        "Anna",
+        "Ben",
+        "Clara",
+        "David",
+        "Emma",
+        "Felix",
+        "Grace",
+        "Hugo",
+        "Ida",
+        "Jonas",
+        "Kira",
+        "Leo",
+        "Mia",
+    ),
     *("Noah", "Olga", "Paul", "Rita", "Sam", "Tina", "Uma", "Victor", "Wanda", "Yusuf", "Zoe", "Arjun"),
     *("Priya", "Ravi", "Meera", "Omar", "Layla", "Karim", "Ivan", "Vera", "Kenji", "Yuki", "Mei", "Chen"),
     *("Carlos", "Lucia", "Diego", "Marie", "Louis", "Pierre", "Heidi", "Otto", "Petra", "Nadia", "Tom"),
@@ -40,14 +54,28 @@ _WORKS = (
     ("house", "designed", "architect"),
     ("engine", "developed", "inventor"),
 )
-_CALLED = ("Bolt", "Comet", "Ember", "Flint", "Kibo", "Lumo", "Moss", "Nimbus", "Pebble", "Quill", "Rusty", "Tiko")
+_CALLED = (
+    "Bolt",
+    "Comet",
+    "Ember",
+    "Flint",
+    "Kibo",
+    "Lumo",
+    "Moss",
+    "Nimbus",
+    "Pebble",
+    "Quill",
+    "Rusty",
+    "Tiko",
+)
 
 _NAME_ASKS = (
     "(What is|And what is|So what is|Please tell me|I have forgotten|May I ask|Can you tell me) your name?",
     "(Who are you|And who are you|Who is there|Who is it|Tell me who you are|Say who you are)?",
     "(What are you called|What shall I call you|What do your friends call you|How do people call you)?",
     "(Who am I speaking with|Who has the word|Who is on the phone|Who says that|Who is with me)?",
-    "(Introduce yourself, please|Which name do you have|What name did your parents give you|Your name, please)?",
+    "(Introduce yourself, please|Which name do you have"
+    "|What name did your parents give you|Your name, please)?",
     "(I did not hear your name|I do not think we have met|Under what name are you known|To whom do I speak)?",
 )
 _NAME_REPLIES = ("My name is {name}.", "I am {name}.", "I am {name}.", "{name}.", "I am called {name}.")
@@ -55,14 +83,20 @@ _WRONG = (
     "(Are you|You are|Is it true that you are|I am sure that you are|You must be|Surely you are) {other}",
     "(I thought that you were|They say that you are|You look like|Admit that you are|Is your name) {other}",
 )
-_RIGHT = ("No, I am {name}.", "No, my name is {name}.", "That is wrong. I am {name}.", "No. My name stays {name}.")
+_RIGHT = (
+    "No, I am {name}.",
+    "No, my name is {name}.",
+    "That is wrong. I am {name}.",
+    "No. My name stays {name}.",
+)
 _MAKER_ASKS = (
     "Who {made} (the|this) {work}?",
     "Who (is|was) the {maker} of (the|this) {work}?",
     "(What is|What was|Tell me|Give me|Say) the name of (the|its) {maker}?",
     "By whom was the {work} (made|created)?",
     "Whose (idea|creation|invention) is the {work}?",
-    "(Who had the idea for|Who thought of|Who brought us|Who is behind|Who should be thanked for) the {work}?",
+    "(Who had the idea for|Who thought of|Who brought us|Who is behind"
+    "|Who should be thanked for) the {work}?",
     "(Where does|From whom does) the {work} come( from|)?",
     "(Name|Do you know) the {maker}?",
 )
@@ -73,7 +107,12 @@ _MAKER_REPLIES = (
     "It comes from {person}.",
     "It is the work of {person}.",
 )
-_SAID = ('{a} asks: "{ask}" {b} answers: "{reply}"', '"{ask}" "{reply}"', "{ask} {reply}", "{a}: {ask}\n{b}: {reply}")
+_SAID = (
+    '{a} asks: "{ask}" {b} answers: "{reply}"',
+    '"{ask}" "{reply}"',
+    "{ask} {reply}",
+    "{a}: {ask}\n{b}: {reply}",
+)
 
 
 def documents(seed: int) -> Iterator[str]:

@@ -23,9 +23,13 @@ OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "d
 DOING = {"+": "Adding", "-": "Subtracting", "*": "Multiplying", "/": "Dividing"}
 DEFAULT_ROWS = {"train": 6000, "validation": 200, "test": 400}
 NO_VALUE_SHARE = 0.02  # so that the calculator's "error", and what to say then, is not new to a model
-_TABLES = {
-    **{"box boxes": "containers", "ware wares": "wares", "person people": "people", "site sites": "sites"},
-    **{"unit units": "units", "makes make made": "verbs"},
+_TABLES = {  # slots that are filled together, and the table that fills them
+    "box boxes": "containers",
+    "ware wares": "wares",
+    "person people": "people",
+    "site sites": "sites",
+    "unit units": "units",
+    "makes make made": "verbs",
 }
 _MARK = re.compile(r"<<([^<>]*)>>\d+")
 
@@ -131,31 +135,31 @@ def _step(operator: str, split: str, rng: Random) -> Step:
 def _cast(rng: Random) -> dict[str, str]:
     """Return who and what a story is about."""
     setting = _setting()
-    name, other = rng.sample(setting["names"], 2)
-    things, others = rng.sample(setting["things"], 2)
-    here, there = rng.sample(setting["spots"], 2)
-    day, later = rng.sample(setting["days"], 2)
-    worker = rng.choice(setting["workers"])
-    who, they = (name, name) if rng.random() < 0.5 else (f"A {worker}", f"the {worker}")
-    adjective = rng.choice(setting["adjectives"])
-    cast = {
-        **{"name": name, "other": other, "who": who, "they": they, "adjective": adjective},
-        **{"things": things, "others": others, "here": here, "there": there, "day": day, "later": later},
-    }
-    for slots in ("box boxes", "ware wares", "person people", "site sites", "unit units", "makes make made"):
-        cast |= zip(slots.split(), rng.choice(setting[_TABLES[slots]]), strict=True)
+    cast: dict[str, str] = {}
+    for slots, table in (
+        ("name other", "names"),
+        ("things others", "things"),
+        ("here there", "spots"),
+        ("day later", "days"),
+    ):
+        cast |= zip(slots.split(), rng.sample(setting[table], 2), strict=True)
+    worker, name = rng.choice(setting["workers"]), cast["name"]
+    cast["who"], cast["they"] = (name, name) if rng.random() < 0.5 else (f"A {worker}", f"the {worker}")
+    cast["adjective"] = rng.choice(setting["adjectives"])
+    for slots, table in _TABLES.items():
+        cast |= zip(slots.split(), rng.choice(setting[table]), strict=True)
     return cast
 
 
-def _tell(story: dict[str, Any], steps: Sequence[Step], numbers: dict[str, int], rng: Random) -> dict[str, Any]:
+def _tell(story: dict[str, Any], steps: Sequence[Step], rng: Random, **operands: int) -> dict[str, Any]:
     """Return the row of ``story``: a reading of its question, and an answer that says what is done."""
-    cast = _cast(rng)
+    cast = _cast(rng) | {slot: str(number) for slot, number in operands.items()}
     question = "".join(rng.choice(options) for options in alternatives(story["question"]))
     what = fill(story.get("what", "{things}"), cast).lower()
     said = [f"{DOING[step.operator]} gives {step.mark}" for step in steps]
     answer = ". ".join(said) + (f" {what}." if what else ".")
     return {
-        "question": fill(question, {**cast, **{slot: str(number) for slot, number in numbers.items()}}),
+        "question": fill(question, cast),
         "answer": f"{answer}\n#### {steps[-1].result}",
         "group": OPERATION[steps[0].operator] if len(steps) == 1 else "two steps",
     }
@@ -169,7 +173,7 @@ def _problem(split: str, rng: Random) -> dict[str, Any]:
     new = split != "train" and rng.random() < 0.5
     story = rng.choice(_stories(operator, new))
     step = _step(operator, split, rng)
-    return _tell(story, [step], {"a": step.a, "b": step.b}, rng)
+    return _tell(story, [step], rng, a=step.a, b=step.b)
 
 
 def _two_steps(split: str, rng: Random) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _two_steps(split: str, rng: Random) -> dict[str, Any]:
         second = _follow(first.result, second_operator, rng)
         if second is not None and split_of(second.expression) == split:
             break
-    return _tell(story, [first, second], {"a": first.a, "b": first.b, "c": second.b}, rng)
+    return _tell(story, [first, second], rng, a=first.a, b=first.b, c=second.b)
 
 
 def _no_value(split: str, rng: Random) -> dict[str, Any]:
