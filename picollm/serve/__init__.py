@@ -1,0 +1,1 @@
+"""One engine behind an OpenAI-compatible API and a web page."""
