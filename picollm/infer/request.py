@@ -42,7 +42,7 @@ class PlainDecoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.ended: EndReason | None = None
-        self._special_ids = frozenset(tokenizer.special_tokens.values())
+        self._special_ids = tokenizer.control_ids
         self._token_bytes = tokenizer.token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pieces: list[str] = []
@@ -110,6 +110,8 @@ class Reply:
     num_prompt_tokens: int
     logprobs: list[TokenLogprob | None] | None = None
     """One entry per id where asked for; None for tokens that a tool wrote."""
+    num_cached_tokens: int = 0
+    """How many tokens of the prompt were in the cache already, read for an earlier request."""
 
     @property
     def text(self) -> str:
@@ -127,7 +129,7 @@ class Request:
     """A prompt, how to continue it, and what has been written so far.
 
     ``ids`` is the prompt and all reply tokens, drawn or forced; the first ``num_computed`` of them are in the
-    cache.
+    cache, ``num_cached`` of these since before the request.
     """
 
     prompt_ids: list[int]
@@ -137,6 +139,7 @@ class Request:
     """Returns the forced tokens that answer a tool call; None leaves calls unanswered."""
     ids: list[int] = field(init=False)
     num_computed: int = 0
+    num_cached: int = 0
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprob | None] = field(default_factory=list)
 
@@ -188,7 +191,9 @@ class Request:
         assert self.finish_reason is not None
         logprobs = self.logprobs if self.params.logprobs is not None else None
         message = _without_tail(self.decoder.message, self._cut)
-        return Reply(message, self.reply_ids, self.finish_reason, len(self.prompt_ids), logprobs)
+        return Reply(
+            message, self.reply_ids, self.finish_reason, len(self.prompt_ids), logprobs, self.num_cached
+        )
 
     def _advance(self, id: int, logprob: TokenLogprob | None, limit: int) -> FinishReason | None:
         """Take one sampled token and what it forces, up to ``limit``; return why the reply ends, if so."""

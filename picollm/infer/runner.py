@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from picollm.infer.fused import FusedModel
 from picollm.infer.scheduler import Plan
 from picollm.model.cache import KVCache, Segment
 from picollm.model.llama import Model
@@ -17,7 +18,7 @@ class Runner:
     """A model with its cache."""
 
     def __init__(self, model: Model, num_slots: int) -> None:
-        self.model = model
+        self.model = FusedModel(model)
         weight = model.lm_head_weight
         self.device = weight.device
         self.cache = KVCache(model.config, num_slots, dtype=weight.dtype, device=weight.device)
@@ -43,8 +44,7 @@ class Runner:
         self.cache.reserve(max(s.start + s.length for s in segments))
         view = self.cache.view(segments[:num_decode], segments[num_decode:])
         wanted = None if len(select) == len(ids) else self._tensor(select)
-        logits: Tensor = self.model(self._tensor(ids), self._tensor(positions), wanted, view)
-        return logits
+        return self.model(self._tensor(ids), self._tensor(positions), wanted, view)
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)

@@ -125,7 +125,7 @@ class Scheduler:
             self._swap(oldest, slot)
             source = oldest if best == slot else best
             self._moves.append(Move("copy", source, slot, shared[best]))
-        request.num_computed = shared[best]
+        request.num_computed = request.num_cached = shared[best]
         self.running.append(request)
         return True
 

@@ -120,7 +120,7 @@ def test_growing_keeps_what_slots_hold() -> None:
     cache.layers[0][0][1] = 3.0
     cache.reserve(5)
     assert cache.capacity == 8
-    assert (cache.layers[0][0][1, :4] == 3.0).all()
+    assert (cache.layers[0][0][1, :, :4] == 3.0).all()
     cache.reserve(100)
     assert cache.capacity == 100
     cache.reserve(7)

@@ -1,0 +1,171 @@
+"""The model's forward pass in few, large operations: what writing one token at a time needs.
+
+At one token per step a layer's arithmetic is tiny, and time goes to reading weights and to starting
+operations. So projections that read the same input become one matrix, norms and rotations take queries and
+keys together, and each product is done the way that reads weights fastest for its number of rows. The model's
+own parameters become views of the fused matrices, so that nothing is held twice but the small models' packed
+copies. Those are taken once: a model that is trained further needs a new engine.
+
+Shapes: T tokens, S selected tokens, N outputs, E width, H heads, K kv heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picollm.model.llama import AttentionCache, Block, Model
+
+# A packed copy doubles a model's memory, so only small ones get it.
+MAX_PACKED_PARAMETERS = 200_000_000
+# oneDNN's own weight layout, for as few or more rows: below, plain products are faster (measured on Zen 4).
+_MIN_PACKED_ROWS = 3
+_has_onednn = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+class Projection:
+    """One or more linear layers of the same input, as one matrix ``[N, E]``."""
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pack: bool) -> None:
+        self.weight = _joined(weights)
+        present = [bias for bias in biases if bias is not None]
+        self.bias = _joined(present) if present else None
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 16) if pack else None
+
+    @classmethod
+    def of(cls, *linears: nn.Linear, pack: bool) -> Projection:
+        """Return the projection that computes ``linears`` side by side."""
+        return cls([x.weight for x in linears], [x.bias for x in linears], pack)
+
+    def __call__(self, x_TE: Tensor) -> Tensor:
+        """Return the outputs of all layers side by side, ``[T, N]``."""
+        num = len(x_TE)
+        if self.packed is None:
+            return F.linear(x_TE, self.weight, self.bias)
+        out: Tensor
+        if num >= _MIN_PACKED_ROWS:
+            out = torch.ops.mkldnn._linear_pointwise(x_TE, self.packed, self.bias, "none", [], "")
+            return out
+        # Weights times two columns are read at twice the speed of one row times weights.
+        two = x_TE if num == 2 else torch.cat([x_TE, x_TE])
+        out = torch.mm(self.weight, two.t())[:, :num].t().contiguous()
+        return out if self.bias is None else out + self.bias
+
+
+def _joined(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the parameters stacked along their first axis, and make each a view of the stack."""
+    first = parameters[0].detach()
+    if len(parameters) == 1:
+        return first
+    ends = accumulate(p.numel() for p in parameters)
+    starts = [first.storage_offset() + end - p.numel() for p, end in zip(parameters, ends, strict=True)]
+    if all(
+        p.is_contiguous()
+        and p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and p.storage_offset() == start
+        for p, start in zip(parameters, starts, strict=True)
+    ):  # another engine of the same model has joined them
+        return first.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())
+    stack = torch.cat([p.detach() for p in parameters])
+    for parameter, rows in zip(parameters, torch.split(stack, [len(p) for p in parameters]), strict=True):
+        parameter.data = rows
+    return stack
+
+
+class Norm:
+    """Root-mean-square normalization: ``x * weight / rms``, with ``rms`` from the vector's length.
+
+    ``weight * sqrt(D) / hypot(|x|, sqrt(D eps))`` is that formula with one pass over ``x``.
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        width = weight.shape[-1]
+        self.scale = weight.detach().float() * math.sqrt(width)
+        self.floor = torch.tensor(math.sqrt(width * eps), device=weight.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``x`` normalized over its last axis, in its own dtype."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return (x * self.scale).div_(torch.hypot(length, self.floor)).to(x.dtype)
+
+
+class FusedLayer:
+    """One block's weights, joined."""
+
+    def __init__(self, block: Block, pack: bool) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.qkv = Projection.of(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack)
+        self.out = Projection.of(attention.o_proj, pack=pack)
+        self.gate_up = Projection.of(mlp.gate_proj, mlp.up_proj, pack=pack)
+        self.down = Projection.of(mlp.down_proj, pack=pack)
+        self.input_norm = Norm(block.input_layernorm.weight, block.input_layernorm.eps)
+        self.mlp_norm = Norm(block.post_attention_layernorm.weight, block.post_attention_layernorm.eps)
+        self.head_norm = None
+        if attention.q_norm is not None and attention.k_norm is not None:
+            num_q = attention.q_proj.out_features // attention.head_dim
+            num_k = attention.k_proj.out_features // attention.head_dim
+            q, k = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
+            self.head_norm = Norm(torch.stack([q] * num_q + [k] * num_k), attention.q_norm.eps)
+        self.scale = attention.scale
+
+
+class FusedModel:
+    """A ``Model`` for inference: the same logits from the same weights."""
+
+    def __init__(self, model: Model) -> None:
+        weight = model.lm_head_weight
+        small = model.config.num_parameters <= MAX_PACKED_PARAMETERS
+        pack = _has_onednn and small and weight.device.type == "cpu" and weight.dtype == torch.float32
+        self.config = model.config
+        self.embedding = model.model.embed_tokens.weight
+        self.layers = [FusedLayer(cast(Block, block), pack) for block in model.model.layers]
+        self.norm = Norm(model.model.norm.weight, model.model.norm.eps)
+        self.head = Projection([weight], [None], pack)
+
+    @torch.inference_mode()
+    def __call__(
+        self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: AttentionCache
+    ) -> Tensor:
+        """Return float32 logits of the selected tokens (all without ``select``), ``[S, V]``."""
+        config = self.config
+        cos, sin = config.rope.cos_sin(positions, config.head_dim, config.max_position_embeddings)
+        x = F.embedding(ids, self.embedding)
+        cos_sin = (
+            torch.cat([cos, cos], -1)[:, None].to(x.dtype),
+            torch.cat([-sin, sin], -1)[:, None].to(x.dtype),
+        )
+        for index, layer in enumerate(self.layers):
+            x = x + self._attend(index, layer, layer.input_norm(x), cos_sin, cache)
+            if select is not None and index == len(self.layers) - 1:
+                x = x[select]
+            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
+            x = x + layer.down(F.silu(gate).mul_(up))
+        return self.head(self.norm(x)).float()
+
+    def _attend(
+        self,
+        index: int,
+        layer: FusedLayer,
+        x_TE: Tensor,
+        cos_sin: tuple[Tensor, Tensor],
+        cache: AttentionCache,
+    ) -> Tensor:
+        """Return what attention adds to the stream, ``[T, E]``."""
+        num_q, num_k = self.config.num_attention_heads, self.config.num_key_value_heads
+        heads = layer.qkv(x_TE).view(len(x_TE), num_q + 2 * num_k, self.config.head_dim)
+        turned = heads[:, : num_q + num_k]
+        if layer.head_norm is not None:
+            turned = layer.head_norm(turned)
+        # Half-split rotation: [l, r] * cos + [r, l] * [-sin, sin].
+        halves = turned.view(*turned.shape[:-1], 2, -1).flip(-2).flatten(-2)
+        turned = torch.addcmul(turned * cos_sin[0], halves, cos_sin[1])
+        out = cache.attend(
+            index, turned[:, :num_q], turned[:, num_q:], heads[:, num_q + num_k :], layer.scale
+        )
+        return layer.out(out.flatten(1))
