@@ -64,7 +64,7 @@ class FastEncoder:
         """
         model, normalizer = specification["model"], specification["normalizer"]
         composes = normalizer == {"type": "NFC"}  # leaves ASCII as it is
-        pattern = _split_pattern(specification["pre_tokenizer"])
+        pattern = split_pattern(specification["pre_tokenizer"])
         odd = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
         if pattern is None or not (normalizer is None or composes):
             return None
@@ -151,7 +151,7 @@ def _byte_symbols() -> dict[str, int]:
 _BYTE_OF_SYMBOL = _byte_symbols()
 
 
-def _split_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
+def split_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
     """Return one regular expression that cuts words as ``pre_tokenizer`` does, or None if none is known."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
     if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1]["add_prefix_space"]:

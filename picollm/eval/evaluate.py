@@ -170,20 +170,28 @@ def readable_reply(reply: Reply) -> str:
 def _by_letter(engine: Engine, task: Task, prompts: Mapping[int, list[int]], bar: Bar) -> dict[int, _Outcome]:
     """Take the most probable option letter at the place where the answer begins."""
     letters = {index: task.letters(index) or [] for index in prompts}
-    candidates = [[_one_token(engine.tokenizer, letter) for letter in letters[index]] for index in prompts]
-    scores = engine.score(list(prompts.values()), candidates)
+    candidates, asked = [], []
+    for index, prompt in prompts.items():
+        start, ids = _letter_tokens(engine.tokenizer, letters[index])
+        asked.append([*prompt, *start])
+        candidates.append(ids)
+    scores = engine.score(asked, candidates)
     chosen = {index: letters[index][int(np.argmax(row))] for index, row in zip(prompts, scores, strict=True)}
     bar.advance(len(prompts))
     return {index: _Outcome(letter == task.answer_letter(index), letter) for index, letter in chosen.items()}
 
 
-def _one_token(tokenizer: Tokenizer, letter: str) -> int:
-    ids = tokenizer.encode(letter)
-    if len(ids) != 1:
+def _letter_tokens(tokenizer: Tokenizer, letters: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return what every letter begins with, and the one token of each behind it.
+
+    Tokenizers in the manner of SentencePiece begin any text with a space: "A" is a space and an A.
+    """
+    encoded = [tokenizer.encode(letter) for letter in letters]
+    if any(len(ids) != len(encoded[0]) or ids[:-1] != encoded[0][:-1] for ids in encoded):
         raise InputError(
-            f"the option letter {letter!r} is {len(ids)} tokens; multiple choice needs letters of one token."
+            f"the option letters {', '.join(letters)} are not one token each; multiple choice needs that."
         )
-    return ids[0]
+    return encoded[0][:-1], [ids[-1] for ids in encoded]
 
 
 def _by_continuation(
