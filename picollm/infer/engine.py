@@ -19,7 +19,7 @@ from picollm.infer.request import PlainDecoder, Reply, Request
 from picollm.infer.runner import Runner
 from picollm.infer.sampling import sample
 from picollm.infer.scheduler import Plan, Scheduler
-from picollm.infer.score import score
+from picollm.infer.score import Likelihood, likelihoods, score
 from picollm.model.llama import Model
 from picollm.progress import SILENT, Progress
 from picollm.tokenizer import Tokenizer
@@ -122,7 +122,19 @@ class Engine:
         self, conversations: Sequence[Conversation], params: Params = None
     ) -> Iterator[tuple[int, Reply]]:
         """Yield ``(index, reply)`` as replies finish, so that a caller can keep each at once."""
-        yield from self._as_finished(self._chat_requests(conversations, params))
+        yield from self.as_finished(self._chat_requests(conversations, params))
+
+    def as_finished(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Submit ``requests`` and yield ``(index, reply)`` as they finish; closing cancels the rest."""
+        index_of = {id(self.submit(request)): index for index, request in enumerate(requests)}
+        try:
+            while index_of:
+                for request in self.step():
+                    if request.finish_reason and id(request) in index_of:
+                        yield index_of.pop(id(request)), request.reply()
+        finally:
+            for index in index_of.values():
+                self.cancel(requests[index])
 
     def stream(self, conversation: Conversation, params: SamplingParams | None = None) -> Iterator[str]:
         """Yield the reply's text as it is written; closing the iterator cancels the rest."""
@@ -146,7 +158,15 @@ class Engine:
         """
         for prompt in prompts:
             self._check_length(prompt, room=0)
-        return score(self.model, prompts, candidates)
+        return score(self._runner.model, prompts, candidates)
+
+    def likelihoods(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[Likelihood]:
+        """Return how likely each continuation is after its prompt, packed and shared as in ``score``."""
+        for prompt, continuation in zip(prompts, continuations, strict=True):
+            self._check_length([*prompt, *continuation[:-1]], room=0)
+        return likelihoods(self._runner.model, prompts, continuations)
 
     def new_request(
         self,
@@ -221,21 +241,10 @@ class Engine:
     def _finish(self, requests: list[Request], progress: Progress) -> list[Reply]:
         replies: dict[int, Reply] = {}
         with progress.bar("replies", len(requests), "reply") as bar:
-            for index, reply in self._as_finished(requests):
+            for index, reply in self.as_finished(requests):
                 replies[index] = reply
                 bar.advance()
         return [replies[index] for index in range(len(requests))]
-
-    def _as_finished(self, requests: list[Request]) -> Iterator[tuple[int, Reply]]:
-        index_of = {id(self.submit(request)): index for index, request in enumerate(requests)}
-        try:
-            while index_of:
-                for request in self.step():
-                    if request.finish_reason and id(request) in index_of:
-                        yield index_of.pop(id(request)), request.reply()
-        finally:
-            for index in index_of.values():
-                self.cancel(requests[index])
 
     def _answer(self, expression: str) -> list[int]:
         assert self._tools is not None

@@ -128,6 +128,16 @@ class FusedModel:
         self.norm = Norm(model.model.norm.weight, model.model.norm.eps)
         self.head = Projection([weight], [None], pack)
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return self.embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the weights' dtype."""
+        return self.embedding.dtype
+
     @torch.inference_mode()
     def __call__(
         self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: AttentionCache

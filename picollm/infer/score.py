@@ -1,4 +1,4 @@
-"""Log-probabilities of candidate next tokens after many prompts: multiple choice.
+"""Log-probabilities after many prompts: of candidate next tokens, or of whole continuations.
 
 Prompts are sorted, so that those with a common beginning (a system prompt, few-shot examples) stand together.
 A common beginning is read once into one cache slot; every prompt's rest then continues it, each overwriting
@@ -10,21 +10,23 @@ the last.
                P P P P b        next pass   a a | b | c c   each attends to P and to itself
                P P P P c c
 
-Shapes: N prompts of one pass, V vocabulary.
+Shapes: N wanted positions of one pass, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from picollm.errors import InputError
+from picollm.infer.fused import FusedModel
 from picollm.infer.scheduler import num_shared
 from picollm.model.cache import KVCache, Segment
-from picollm.model.llama import Model
 
 # A pass of its own costs about as much as this many tokens in a larger pass; sharing must save more.
 MIN_SAVED = 128
@@ -33,8 +35,16 @@ MAX_PASS_TOKENS = 1024
 _Candidates = Sequence[int] | Sequence[Sequence[int]]
 
 
+class Likelihood(NamedTuple):
+    """The summed log-probability of a continuation, its tokens, and whether greedy decoding writes it."""
+
+    logprob: float
+    num_tokens: int
+    is_greedy: bool
+
+
 @torch.inference_mode()
-def score(model: Model, prompts: Sequence[Sequence[int]], candidates: _Candidates) -> list[list[float]]:
+def score(model: FusedModel, prompts: Sequence[Sequence[int]], candidates: _Candidates) -> list[list[float]]:
     """Return ``log p(candidate | prompt)`` for each prompt and each of its candidates, in the order given.
 
     Raises:
@@ -42,37 +52,68 @@ def score(model: Model, prompts: Sequence[Sequence[int]], candidates: _Candidate
     """
     wanted = _per_prompt(len(prompts), candidates, model.config.vocab_size)
     results: list[list[float]] = [[] for _ in prompts]
-    weight = model.lm_head_weight
-    cache = KVCache(model.config, 1, max(map(len, prompts), default=1), weight.dtype, weight.device)
-    resident: Sequence[int] = []
-    for members, prefix in _groups(prompts):
-        kept = num_shared(resident, prefix)
-        if kept < len(prefix):
-            _logits(model, cache, [(kept, prefix[kept:])])
-        resident = prefix
-        for some in _passes(members, prompts, len(prefix)):
-            rests = [(len(prefix), prompts[i][len(prefix) :]) for i in some]
-            logprobs_NV = _logits(model, cache, rests).log_softmax(-1)
-            for row, index in enumerate(some):
-                results[index] = logprobs_NV[row, wanted[index]].tolist()
+    for some, logits_NV in _read(model, prompts, [1] * len(prompts)):
+        logprobs_NV = logits_NV.log_softmax(-1)
+        for row, index in enumerate(some):
+            results[index] = logprobs_NV[row, wanted[index]].tolist()
     return results
 
 
-def _logits(model: Model, cache: KVCache, pieces: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
-    """Return the logits after each piece, ``[N, V]``; a piece is where it starts in the slot, and its ids."""
-    device = model.lm_head_weight.device
+@torch.inference_mode()
+def likelihoods(
+    model: FusedModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> list[Likelihood]:
+    """Return how likely each continuation is after its prompt; both have at least one token."""
+    texts = [[*prompt, *rest[:-1]] for prompt, rest in zip(prompts, continuations, strict=True)]
+    lengths = [len(rest) for rest in continuations]
+    results: dict[int, Likelihood] = {}
+    for some, logits_NV in _read(model, texts, lengths):
+        targets = torch.tensor([id for i in some for id in continuations[i]], device=logits_NV.device)
+        found = logits_NV.gather(1, targets[:, None])[:, 0] - logits_NV.logsumexp(-1)
+        hits = logits_NV.argmax(-1) == targets
+        sizes = [lengths[i] for i in some]
+        for index, logprobs, right in zip(
+            some, torch.split(found, sizes), torch.split(hits, sizes), strict=True
+        ):
+            results[index] = Likelihood(float(logprobs.double().sum()), len(logprobs), bool(right.all()))
+    return [results[index] for index in range(len(texts))]
+
+
+def _read(
+    model: FusedModel, prompts: Sequence[Sequence[int]], num_wanted: Sequence[int]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield ``(members, logits_NV)``: indices of prompts, and the logits at their last wanted tokens."""
+    cache = KVCache(model.config, 1, max(map(len, prompts), default=1), model.dtype, model.device)
+    resident: Sequence[int] = []
+    for members, prefix in _groups(prompts, num_wanted):
+        kept = num_shared(resident, prefix)
+        if kept < len(prefix):
+            _logits(model, cache, [(kept, prefix[kept:])], [1])
+        resident = prefix
+        for some in _passes(members, prompts, len(prefix)):
+            rests = [(len(prefix), prompts[i][len(prefix) :]) for i in some]
+            yield some, _logits(model, cache, rests, [num_wanted[i] for i in some])
+
+
+def _logits(
+    model: FusedModel,
+    cache: KVCache,
+    pieces: Sequence[tuple[int, Sequence[int]]],
+    num_wanted: Sequence[int],
+) -> Tensor:
+    """Return the logits at the last tokens of each piece, ``[N, V]``; a piece is its start and its ids."""
     segments = [Segment(0, start, len(ids)) for start, ids in pieces]
     ids = [id for _, piece in pieces for id in piece]
     positions = [p for s in segments for p in range(s.start, s.start + s.length)]
-    ends = torch.tensor([s.length for s in segments], device=device).cumsum(0) - 1
-    view = cache.view([], segments)
-    logits: Tensor = model(
-        torch.tensor(ids, device=device), torch.tensor(positions, device=device), ends, view
-    )
-    return logits
+    ends = accumulate(s.length for s in segments)
+    select = [at for end, num in zip(ends, num_wanted, strict=True) for at in range(end - num, end)]
+    as_tensor = partial(torch.tensor, dtype=torch.long, device=model.device)
+    return model(as_tensor(ids), as_tensor(positions), as_tensor(select), cache.view([], segments))
 
 
-def _groups(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Sequence[int]]]:
+def _groups(
+    prompts: Sequence[Sequence[int]], num_wanted: Sequence[int]
+) -> Iterator[tuple[list[int], Sequence[int]]]:
     """Yield ``(members, prefix)``: indices of prompts, and the beginning they share that is worth a pass.
 
     This walks the tree of common beginnings from the root. A branch that would save at least ``MIN_SAVED``
@@ -80,8 +121,9 @@ def _groups(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Seque
     slot; the prompts of other branches stay with their parent.
     """
     order = sorted(range(len(prompts)), key=lambda i: list(prompts[i]))
-    # The last token of a prompt is never shared: its logits are what is asked for.
-    shared = [num_shared(one, other) for one, other in pairwise(prompts[i][:-1] for i in order)]
+    # Tokens whose logits are asked for are never shared.
+    shareable = (prompts[i][: len(prompts[i]) - num_wanted[i]] for i in order)
+    shared = [num_shared(one, other) for one, other in pairwise(shareable)]
     groups = [(0, len(order), 0)] if order else []
     while groups:
         first, last, depth = groups.pop()
