@@ -18,6 +18,7 @@ from picollm.errors import UnavailableError
 
 PACKAGE = Path(__file__).parent
 PICO_BASE = PACKAGE / "data" / "pico-base"
+CONFIGS = PACKAGE / "configs"  # a link to the configs/ of the repository, and files in an installed package
 
 
 def home() -> Path:

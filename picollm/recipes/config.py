@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from picollm import paths
 from picollm.data.mixture import Source
 from picollm.errors import InputError
 from picollm.train.config import TrainConfig
@@ -111,17 +112,20 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read the recipe at ``path``.
+    """Read the recipe at ``path``; the shipped ones also answer to their name, such as ``pico-cpu``, anywhere.
 
     Raises:
         InputError: The file is missing, is not TOML, or has a key or a value no recipe has (named, with the
             nearest legal one).
     """
+    shipped = paths.CONFIGS / f"{path.stem}.toml"
+    named = not path.is_file() and path in (Path(path.stem), Path("configs", shipped.name))
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads((shipped if named and shipped.is_file() else path).read_text(encoding="utf-8"))
     except OSError as error:
+        names = ", ".join(sorted(file.stem for file in paths.CONFIGS.glob("*.toml")))
         raise InputError(
-            f"cannot read the recipe {path}: {error.strerror}. The shipped ones are in configs/."
+            f"cannot read the recipe {path}: {error.strerror}. Expected a TOML file, or one of {names}."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a TOML file: {error}.") from error

@@ -1,0 +1,107 @@
+"""The package as others get it: an sdist, the wheel made from it, and that wheel at work outside the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+INPUTS = ("picollm", "configs", "pyproject.toml", "README.md", "LICENSE")
+MINIATURE = """
+name = "miniature"
+
+[sft]
+batch_tokens = 1024
+max_tokens = 256
+num_validation_rows = 2
+
+[sft.train]
+num_steps = 2
+precision = "fp32"
+
+[[mixture]]
+task = "identity"
+limit = 40
+why = "Who the model is."
+"""
+
+
+def _run(command: list[str | Path], cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PICOLLM")}
+    if site is not None:
+        environment["PYTHONPATH"] = str(site)
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with an sdist and the wheel built from it, as ``python -m build`` makes them."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in INPUTS:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    build = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])"
+    _run([sys.executable, "-c", build, "build_sdist", out], cwd=source)
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
+        archive.extractall(unpacked, filter="data")
+    _run([sys.executable, "-c", build, "build_wheel", out], cwd=next(unpacked.iterdir()))
+    return out
+
+
+@pytest.fixture(scope="module")
+def site(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory that has the wheel installed, and nothing of the repository."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    return site
+
+
+def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:
+    tracked = _run(["git", "ls-files", "picollm", "configs"], cwd=ROOT).stdout.split()
+    wanted = {f"picollm/{name}" if name.startswith("configs/") else name for name in tracked}
+    packed = {str(path.relative_to(site)) for path in site.rglob("*")}
+    missing = sorted(name for name in wanted if name not in packed and (ROOT / name).exists())
+    assert not missing
+
+
+def test_an_installed_wheel_shows_trains_and_talks_anywhere(site: Path, tmp_path: Path) -> None:
+    picollm: list[str | Path] = [sys.executable, "-m", "picollm"]
+    found = _run([sys.executable, "-c", "import picollm; print(picollm.__file__)"], tmp_path, site).stdout
+    assert found.startswith(str(site))
+    assert "sft" in _run([*picollm, "--help"], tmp_path, site).stdout
+
+    (tmp_path / "one.json").write_text('{"messages": [{"role": "user", "content": "Hi"}]}', encoding="utf-8")
+    shown = json.loads(_run([*picollm, "show", "one.json", "--json"], tmp_path, site).stdout)
+    assert len(shown["ids"]) == len(shown["loss_mask"])
+
+    (tmp_path / "miniature.toml").write_text(MINIATURE, encoding="utf-8")
+    trained = _run([*picollm, "sft", "--config", "miniature.toml", "--json"], tmp_path, site)
+    assert json.loads(trained.stdout)["stage"] == "sft"
+    _run([*picollm, "chat", "--prompt", "Hi", "--max-tokens", "4"], tmp_path, site)
+
+
+def test_the_shipped_recipes_are_found_by_name_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from picollm.recipes.config import load_recipe
+
+    monkeypatch.chdir(tmp_path)
+    for path in sorted((ROOT / "configs").glob("*.toml")):
+        assert load_recipe(Path(path.stem)) == load_recipe(path) == load_recipe(Path("configs", path.name))
