@@ -10,16 +10,20 @@ import bisect
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from picollm.data.readers import SUFFIXES, Row, Source, open_file
 from picollm.errors import DataError, InputError, UnavailableError
 
 T = TypeVar("T")
 HUB = "hub:"
+Filter = Mapping[str, Any]
 
 
 class Rows(Sequence[Row]):
@@ -28,7 +32,8 @@ class Rows(Sequence[Row]):
     Attributes:
         name: Where the rows come from, as errors and records name it.
         digest: sha256 of the file (of several files, sha256 over theirs, in order), or the Hub revision.
-        files: sha256 of each local file by path; empty for the Hub.
+        files: sha256 of each file by path, of the Hub's as far as it tells them; empty for generated rows.
+        steps: How many rows were left after each step of choosing: ``{"all": 9000, "filter": 800}``.
     """
 
     def __init__(
@@ -37,11 +42,13 @@ class Rows(Sequence[Row]):
         name: str,
         digest: str,
         files: dict[str, str] | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        steps: dict[str, int] | None = None,
     ) -> None:
         self.name, self.digest, self.files = name, digest, files or {}
         self._source = source
         self._indices = range(len(source)) if indices is None else indices
+        self.steps = steps or {"all": len(self._indices)}
         self._last: tuple[int, Row] | None = None
 
     def __len__(self) -> int:
@@ -54,24 +61,55 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | Rows:
         if isinstance(index, slice):
             return self._selected(self._indices[index])
-        place = self._indices[index]
+        place = int(self._indices[index])
         if self._last is None or self._last[0] != place:  # a task reads several fields of a row in turn
             self._last = (place, self._source[place])
         return self._last[1]
 
     def __iter__(self) -> Iterator[Row]:
-        return (self._source[index] for index in self._indices)
+        return (self._source[int(index)] for index in self._indices)
 
-    def select(self, indices: Sequence[int]) -> Rows:
-        """Return these rows at ``indices``, in that order, without copying any."""
-        return self._selected([self._indices[index] for index in indices])
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64], step: str | None = None) -> Rows:
+        """Return these rows at ``indices``, in that order, without copying any; ``step`` says what it is."""
+        chosen = np.asarray(indices, np.int64)
+        return self._selected(np.asarray(self._indices, np.int64)[chosen], step)
 
-    def _selected(self, places: Sequence[int]) -> Rows:
-        return Rows(self._source, self.name, self.digest, self.files, places)
+    def limited(self, limit: int | None) -> Rows:
+        """Return the first ``limit`` rows, or all of them."""
+        return self if limit is None else self._selected(self._indices[:limit], "limit")
+
+    def filtered(self, wanted: Filter) -> Rows:
+        """Return the rows whose columns have the values in ``wanted``: one value, or one of a list.
+
+        Raises:
+            DataError: A row has no such column, or no row is left; the text names values that are there.
+        """
+        if not wanted:
+            return self
+        kept = np.ones(len(self), np.bool_)
+        for column, value in wanted.items():
+            options = value if isinstance(value, list | tuple) else [value]
+            values = self._column(column)
+            kept &= np.fromiter((each in options for each in values), np.bool_, len(self))
+            if not kept.any():
+                known = ", ".join(sorted({f"{each!r:.40}" for each in values})[:8])
+                raise DataError(f"{self.name}: no row has {column} = {value!r:.80}; it has {known}.")
+        return self.select(np.flatnonzero(kept), "filter")
+
+    def _column(self, name: str) -> list[Any]:
+        read = getattr(self._source, "column", None)  # a parquet file reads one column without the others
+        values = read(name) if read is not None else None
+        if values is not None:
+            return [values[int(place)] for place in self._indices]
+        return [self.field(index, name, object) for index in range(len(self))]
+
+    def _selected(self, places: Sequence[int] | npt.NDArray[np.int64], step: str | None = None) -> Rows:
+        steps = {**self.steps, step: len(places)} if step else self.steps
+        return Rows(self._source, self.name, self.digest, self.files, places, steps)
 
     def where(self, index: int) -> str:
         """Return the name of one row for an error message: ``train.parquet, row 31007``."""
-        return f"{self.name}, row {self._indices[index]}"
+        return f"{self.name}, row {int(self._indices[index])}"
 
     def field(self, index: int, key: str, kind: type[T]) -> T:
         """Return ``self[index][key]``.
@@ -121,7 +159,7 @@ def load_rows(
         if not paths:
             raise InputError("no data files were given; expected at least one.")
         rows = _load_files(paths, str(paths[0].parent), split)
-    return rows if limit is None else rows[:limit]
+    return rows.limited(limit)
 
 
 def find_files(directory: Path, split: str | None = None) -> list[Path]:
@@ -198,7 +236,27 @@ def _load_hub(location: str, split: str) -> Rows:
         import datasets
 
         loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
-    return Rows(loaded, location, revision)
+    return Rows(loaded, location, revision, _hub_files(repository, revision))
+
+
+def _hub_files(repository: str, revision: str) -> dict[str, str]:
+    """Return the hashes that the Hub tells of the set's data files; none when it cannot be asked.
+
+    The revision alone pins them all. The hashes say which file differs, also after a copy to a disk.
+    """
+    import huggingface_hub
+
+    try:
+        about = huggingface_hub.HfApi().dataset_info(
+            repository, revision=revision, files_metadata=True, timeout=20
+        )
+    except Exception:  # offline, or not allowed: the rows themselves have been loaded
+        return {}
+    found = {}
+    for file in about.siblings or []:
+        if file.rfilename.endswith(SUFFIXES):
+            found[file.rfilename] = file.lfs.sha256 if file.lfs else f"git:{file.blob_id}"
+    return found
 
 
 def _hub_parts(location: str) -> tuple[str, str | None, str]:

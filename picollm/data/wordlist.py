@@ -34,4 +34,4 @@ def load_words(location: str | Path, split: str, *, seed: int = 0) -> Rows:
             f"expected at least {MIN_WORDS}. Give a longer list, one word per line."
         )
     Random(f"words/{split}/{seed}").shuffle(taken)
-    return rows.select(taken)
+    return rows.select(taken, f"{split}, 3 to 10 letters")

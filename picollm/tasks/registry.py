@@ -6,8 +6,10 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from picollm.data.primer.wordings import SPLITS
-from picollm.data.rows import HUB, Rows, load_rows, rows_of, split_names
+from picollm.data.rows import HUB, Filter, Rows, load_rows, rows_of, split_names
 from picollm.data.wordlist import load_words
 from picollm.errors import DataError, InputError
 from picollm.tasks.arc import Arc
@@ -67,10 +69,11 @@ def load_task(
     *,
     data_root: Path | None = None,
     location: str | Path | None = None,
+    filter: Filter | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Task:
-    """Return the task ``name`` on the rows of ``split``.
+    """Return the task ``name`` on the rows of ``split`` that have the values of ``filter``, by column.
 
     The rows come from ``location`` (a file or directory, looked up below ``data_root`` first, or
     ``hub:org/name@revision``); without one from the set's published place below ``data_root``; without that
@@ -92,8 +95,8 @@ def load_task(
         raise InputError(f"task {name!r} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
-    rows = _rows(name, entry, split, data_root, location, seed)
-    return entry.kind(name, rows if limit is None else rows[:limit], split)
+    rows = _rows(name, entry, split, data_root, location, seed).filtered(filter or {})
+    return entry.kind(name, rows.limited(limit), split)
 
 
 def _rows(
@@ -154,5 +157,5 @@ def _published(entry: Entry, place: str | Path, split: str) -> Rows:
 
 def _held_out(rows: Rows, split: str) -> Rows:
     """Return the training rows without every 50th, or those that were left out for validation."""
-    kept = split == "validation"
-    return rows.select([index for index in range(len(rows)) if (index % HOLDOUT == HOLDOUT - 1) == kept])
+    held_out = np.arange(len(rows)) % HOLDOUT == HOLDOUT - 1
+    return rows.select(np.flatnonzero(held_out if split == "validation" else ~held_out), split)

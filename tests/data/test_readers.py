@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
+import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picollm.data.readers import Lines, open_file
+from picollm.data import readers
+from picollm.data.readers import Lines, Text, open_file
 from picollm.errors import DataError
 
 ROWS = [{"question": f"What is {n} + 1?", "answer": str(n + 1), "tags": ["ä", "b"]} for n in range(700)]
@@ -116,16 +120,52 @@ def test_a_broken_row_is_named_with_file_row_and_line(tmp_path: Path, row: bytes
     assert str(caught.value).startswith(f"{path}, row 1 (line 3): {BROKEN_ROWS[row]}")
 
 
-@given(st.binary(max_size=200))
-def test_lines_cuts_any_bytes_as_python_does(data: bytes) -> None:
-    cut = Lines(data.replace(b"\xff", b"\n"), Path("any.txt"), lambda text: {"text": text})
-    expected = [line for line in data.replace(b"\xff", b"\n").split(b"\n") if line.strip()]
-    assert len(cut) == len(expected)
-    for index, line in enumerate(expected):
-        try:
-            text = line.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError:
-            with pytest.raises(DataError):
-                cut[index]
-        else:
-            assert cut[index] == {"text": text}
+@given(st.binary(max_size=200), st.integers(1, 60))
+def test_lines_cuts_any_bytes_as_python_does(data: bytes, block_bytes: int) -> None:
+    data = data.replace(b"\xff", b"\n").replace(b"\xef", b"\n")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_BLOCK_BYTES", block_bytes)
+        path = Path(folder) / "any.txt"
+        path.write_bytes(data)
+        cut = Lines(Text(path), lambda text: {"text": text})
+        expected = [line for line in data.split(b"\n") if line.strip()]
+        assert len(cut) == len(expected)
+        for index, line in enumerate(expected):
+            try:
+                text = line.decode("utf-8").rstrip("\r")
+            except UnicodeDecodeError:
+                with pytest.raises(DataError):
+                    cut[index]
+            else:
+                assert cut[index] == {"text": text}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.json"])
+def test_rows_are_the_same_in_any_order_and_in_another_process(tmp_path: Path, name: str) -> None:
+    source = open_file(write(tmp_path / name, ROWS))
+    sent = pickle.loads(pickle.dumps(source))
+    order = [3, 2, 699, 0, 64, 65, 66, 63, 500, 501, 1]
+    assert [source[index] for index in order] == [sent[index] for index in order] == [ROWS[i] for i in order]
+
+
+def test_a_parquet_file_damaged_in_the_middle_is_named_with_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", ROWS)
+    data = bytearray(path.read_bytes())
+    data[4:2000] = b"\xff" * 1996
+    path.write_bytes(data)
+    source = open_file(path)
+    with pytest.raises(DataError, match=r"a\.parquet, row 0 is damaged or no parquet file"):
+        source[0]
+
+
+def test_a_large_file_costs_its_index_and_not_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("w") as file:
+        for number in range(4000):
+            file.write(json.dumps({"n": number, "text": "x" * 8000}) + "\n")
+    tracemalloc.start()
+    source = open_file(path)
+    total = sum(source[index]["n"] for index in range(len(source)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 3999 * 2000 and path.stat().st_size > 32e6 and peak < 12e6

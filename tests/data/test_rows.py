@@ -6,7 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub.hf_api import DatasetInfo
 
 from picollm.data.rows import load_rows, rows_of, split_names
 from picollm.errors import DataError, InputError, UnavailableError
@@ -110,9 +112,54 @@ def test_the_hub_is_asked_for_repository_configuration_split_and_revision(
         return datasets.Dataset.from_list([{"n": 1}, {"n": 2}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: hub_page())
     rows = load_rows("hub:org/name/main@abc", split="test")
     assert asked == [(("org/name", "main"), {"split": "test", "revision": "abc"})]
-    assert (numbers(rows), rows.name, rows.digest, rows.files) == ([1, 2], "hub:org/name/main@abc", "abc", {})
+    assert (numbers(rows), rows.name, rows.digest) == ([1, 2], "hub:org/name/main@abc", "abc")
+    assert rows.files == {"data/train.parquet": "ab" * 32, "small.jsonl": "git:cd"}
+
+
+def hub_page() -> DatasetInfo:
+    lfs = {"size": 3, "sha256": "ab" * 32, "pointerSize": 1}
+    files = [
+        {"rfilename": "data/train.parquet", "lfs": lfs},
+        {"rfilename": "small.jsonl", "blobId": "cd"},
+        {"rfilename": "README.md", "blobId": "ef"},
+    ]
+    about = {"id": "org/name", "siblings": files, "private": False, "downloads": 0, "likes": 0, "tags": []}
+    return DatasetInfo(**about)
+
+
+def test_without_the_hub_a_cached_set_is_pinned_by_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list([{"n": 1}, {"n": 2}])
+    )
+
+    def offline(*_: object, **__: object) -> DatasetInfo:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
+    rows = load_rows("hub:org/name@abc")
+    assert (rows.files, rows.digest) == ({}, "abc")
+
+
+def test_a_filter_keeps_the_rows_with_the_values_and_every_step_is_counted(tmp_path: Path) -> None:
+    made = [{"n": n, "source": "abc"[n % 3]} for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    table = pytest.importorskip("pyarrow").Table.from_pylist(made)
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    for rows in (load_rows(tmp_path / "a.jsonl"), load_rows(tmp_path / "a.parquet")):
+        kept = rows.filtered({"source": ["a", "c"]}).limited(5)
+        assert numbers(kept) == [0, 2, 3, 5, 6]
+        assert kept.steps == {"all": 30, "filter": 20, "limit": 5}
+        assert kept.where(1).endswith("row 2") and kept.digest == rows.digest
+        assert numbers(rows[10:].filtered({"source": "b", "n": [10, 11, 13]})) == [10, 13]
+        assert rows.filtered({}) is rows
+        with pytest.raises(DataError, match=r"no row has source = 'd'; it has 'a', 'b', 'c'\."):
+            rows.filtered({"source": "d"})
+        with pytest.raises(DataError, match=r"row 0 has no 'sauce'; its keys are 'n', 'source'"):
+            rows.filtered({"sauce": "d"})
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
