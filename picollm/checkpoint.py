@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from picollm import adapter
 from picollm.chat.format import ChatFormat
 from picollm.errors import CheckpointError, FormatMismatchError, InputError
 from picollm.hub import resolve
@@ -74,6 +75,8 @@ class Checkpoint:
             UnavailableError: the Hub could not be reached.
         """
         path = resolve(location, revision)
+        if (path / adapter.CONFIG).is_file():
+            return cls._load_adapter(path, dtype, device, revision, allow_format_mismatch)
         record = _read_record(path)
         # What decides the format has an error of its own, which says what differs.
         exempt = () if record.format is None else _FORMAT_FILES
@@ -94,13 +97,37 @@ class Checkpoint:
             record = replace(record, allowed_mismatch=[*record.allowed_mismatch, differing])
         return cls(model, tokenizer, chat_format, record, path)
 
+    @classmethod
+    def _load_adapter(
+        cls,
+        path: Path,
+        dtype: torch.dtype,
+        device: str | torch.device,
+        revision: str | None,
+        allow_format_mismatch: bool,
+    ) -> Checkpoint:
+        """Return the base that an adapter names, with the adapter merged in and its own tokenizer."""
+        record = _read_record(path)
+        _refuse(path, [*_altered(path, record, weights=False), *_altered(path, record, weights=True)])
+        lora, place = adapter.read_adapter_config(path)
+        base = cls.load(place, device=device, revision=revision, allow_format_mismatch=allow_format_mismatch)
+        expected = (record.parent or {}).get("sha256", base.weights_sha256)
+        if base.weights_sha256 != expected:
+            raise CheckpointError(f"{path} was trained on other weights than {place} holds now.")
+        tokenizer = _read_tokenizer(path, base.model.config)
+        differing, chat_format = _rebuild_format(path, record, tokenizer)
+        if differing and not allow_format_mismatch:
+            raise FormatMismatchError(f"{path}: {differing}. Retrain it, or pass --allow-format-mismatch.")
+        model = adapter.merged(base.model, path, lora).to(dtype)
+        return cls(model, tokenizer, chat_format or base.format, record, path)
+
     @property
     def weights_sha256(self) -> str:
         """The SHA-256 over the weight files: which weights a model that starts from here descends from."""
         total = hashlib.sha256()
         for file in weight_files(self.path):
             known = self.record.files.get(file.name, {}).get("sha256")
-            total.update((known or _fingerprint(file)["sha256"]).encode())
+            total.update((known or fingerprint(file)["sha256"]).encode())
         return total.hexdigest()
 
     @staticmethod
@@ -144,7 +171,7 @@ class Checkpoint:
             )
             if format is not None:
                 (place / TEMPLATE).write_text(format.chat_template, encoding="utf-8")
-            files = {file.name: _fingerprint(file) for file in sorted(place.iterdir())}
+            files = {file.name: fingerprint(file) for file in sorted(place.iterdir())}
             record = replace(record, files=files, format=None if format is None else format.to_record())
             (place / RECORD).write_text(record.to_json(), encoding="utf-8")
         return record
@@ -211,7 +238,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Return the size and the SHA-256 of a file, as ``record.json`` has them."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -225,7 +253,7 @@ def _altered(path: Path, record: Record, weights: bool) -> Iterator[str]:
             continue
         same = file.is_file() and file.stat().st_size == written["bytes"]
         if same and weights == is_weights:
-            same = _fingerprint(file) == written
+            same = fingerprint(file) == written
         if not same:
             yield name
 

@@ -23,6 +23,7 @@ from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"  # PEFT's name
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -35,8 +36,9 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none, or a shard is missing.
     """
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
+    for name in (SINGLE, ADAPTER):
+        if (directory / name).is_file():
+            return [directory / name]
     if not (directory / INDEX).is_file():
         raise CheckpointError(
             f"{directory} has no {SINGLE} and no {INDEX}. Only safetensors are read, never pickled weights."

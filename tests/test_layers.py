@@ -17,6 +17,7 @@ RANK = {
     "model": 1,
     "tools": 1,
     "weights": 2,
+    "adapter": 3,
     "chat": 2,
 }
 RANK |= {

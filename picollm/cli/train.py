@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from picollm import paths
 from picollm.cli.console import console, print_json, progress
 from picollm.errors import InputError
-from picollm.recipes.config import Recipe, load_recipe
+from picollm.model.lora_config import Lora
+from picollm.recipes.config import Recipe, SftRecipe, load_recipe
+from picollm.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from picollm.record import Record
 
 ConfigPath = Annotated[Path, tyro.conf.arg(help="the recipe, a TOML file of configs/")]
 DataRoot = Annotated[
     Path | None, tyro.conf.arg(help="a directory of data sets in the published Hugging Face layouts")
 ]
 Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the result on stdout")]
+SaveEvery = Annotated[int | None, tyro.conf.arg(help="steps between saved training states")]
+Track = Annotated[str | None, tyro.conf.arg(help="send metrics to wandb or trackio too")]
 PICO_CPU = Path("configs/pico-cpu.toml")
+Settings = TypeVar("Settings", SftRecipe, TrainConfig)
 
 
 def read_recipe(config: Path, data_root: Path | None) -> Recipe:
@@ -51,17 +59,20 @@ def pretrain(
         Path | None, tyro.conf.arg(help="directory of the tokenizer; default: runs/tokenizer")
     ] = None,
     out: Path | None = None,
+    save_every: SaveEvery = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train a base model from scratch: next-token prediction on plain documents."""
     from picollm.recipes.pretrain import pretrain as run
 
+    recipe = read_recipe(config, data_root)
     out = out or paths.home() / "base"
     tokenizer = tokenizer or paths.home() / "tokenizer"
-    record = run(read_recipe(config, data_root), tokenizer, out, data_root=data_root, progress=progress())
-    console.print(f"base model -> {out}  {_measured(record.measured)}", markup=False)
-    if json:
-        print_json(dataclasses.asdict(record))
+    part = dataclasses.replace(recipe.pretrain, train=_changed(recipe.pretrain.train, save_every=save_every))
+    recipe = dataclasses.replace(recipe, pretrain=part)
+    record = run(recipe, tokenizer, out, data_root=data_root, progress=progress(), track=track)
+    _report("base model", out, record, json)
 
 
 def sft(
@@ -74,6 +85,17 @@ def sft(
     ] = None,
     max_tokens: Annotated[int | None, tyro.conf.arg(help="longest conversation, in tokens")] = None,
     too_long: Annotated[str | None, tyro.conf.arg(help="a longer one: drop, raise or split")] = None,
+    learning_rate: Annotated[float | None, tyro.conf.arg(help="its peak")] = None,
+    epochs: Annotated[float | None, tyro.conf.arg(help="passes over the mixture")] = None,
+    tokens_per_step: Annotated[int | None, tyro.conf.arg(help="over all processes")] = None,
+    save_every: SaveEvery = None,
+    keep: Annotated[
+        str | None, tyro.conf.arg(help="weights to end with: last, or best by validation")
+    ] = None,
+    lora_rank: Annotated[int | None, tyro.conf.arg(help="train a LoRA adapter of this rank")] = None,
+    lora_alpha: Annotated[float | None, tyro.conf.arg(help="its weight; default: twice the rank")] = None,
+    lora_targets: Annotated[str | None, tyro.conf.arg(help="its matrices: q_proj,v_proj,...")] = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Fine-tune a base checkpoint on the recipe's mixture of conversations, assistant tokens only."""
@@ -81,19 +103,44 @@ def sft(
 
     recipe = read_recipe(config, data_root)
     part = recipe.sft
-    changed = dataclasses.replace(
-        part,
-        base=base or part.base,
-        format=format or part.format,
-        max_tokens=max_tokens or part.max_tokens,
-        too_long=too_long or part.too_long,
-    )
-    recipe = dataclasses.replace(recipe, sft=changed)
+    steps = {"learning_rate": learning_rate, "tokens_per_step": tokens_per_step, "save_every": save_every}
+    horizon = {} if epochs is None else {"epochs": epochs, "num_tokens": None, "num_steps": None}
+    schedule = dataclasses.replace(_changed(part.train, keep=keep, **steps), **horizon)
+    part = _changed(part, base=base, format=format, max_tokens=max_tokens, too_long=too_long, train=schedule)
+    part = dataclasses.replace(part, lora=_lora(part.lora, lora_rank, lora_alpha, lora_targets))
+    recipe = dataclasses.replace(recipe, sft=part)
     out = out or paths.chat_checkpoint()
-    record = finetune(recipe, out, data_root=data_root, progress=progress())
-    console.print(f"chat model -> {out}  {_measured(record.measured)}", markup=False)
-    if json:
-        print_json(dataclasses.asdict(record))
+    record = finetune(recipe, out, data_root=data_root, progress=progress(), track=track)
+    _report("chat model" if part.lora is None else "adapter", out, record, json)
+
+
+def _changed(part: Settings, **given: Any) -> Settings:
+    """Return ``part`` with every field replaced that was given on the command line."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    for name, value in wanted.items():
+        kind = get_type_hints(type(part))[name]
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            legal = ", ".join(get_args(kind))
+            raise InputError(f"--{name.replace('_', '-')} is {value!r}; expected one of {legal}.")
+    return dataclasses.replace(part, **wanted)
+
+
+def _lora(known: Lora | None, rank: int | None, alpha: float | None, targets: str | None) -> Lora | None:
+    if rank is None and known is None:
+        if alpha is not None or targets is not None:
+            raise InputError("--lora-alpha and --lora-targets change an adapter; add --lora-rank, usually 8.")
+        return None
+    rank = rank or (known or Lora()).rank
+    wanted = tuple(name.strip() for name in targets.split(",")) if targets else (known or Lora()).targets
+    return Lora(rank, alpha or (2.0 * rank if known is None else known.alpha), wanted)
+
+
+def _report(what: str, out: Path, record: Record, json: bool) -> None:
+    """Say where the result lies; of several processes, the first one does."""
+    if paths.environment("RANK") in (None, "0"):
+        console.print(f"{what} -> {out}  {_measured(record.measured)}", markup=False)
+        if json:
+            print_json(dataclasses.asdict(record))
 
 
 def _measured(measured: dict[str, float]) -> str:

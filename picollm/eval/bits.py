@@ -45,13 +45,18 @@ class BitsPerByte:
 
 @dataclass(frozen=True)
 class SourceLoss:
-    """The loss per assistant token, in nats, on held-out conversations of one source."""
+    """The loss per assistant token, in nats, on held-out conversations of one source.
+
+    ``bits_per_byte`` is the same surprise over the bytes of what the assistant says, so that models with
+    different tokenizers compare; the end of a turn costs bits but has no bytes.
+    """
 
     source: str
     value: float
     interval: Interval
     num_conversations: int
     num_tokens: int
+    bits_per_byte: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -165,10 +170,12 @@ def assistant_losses(
     context = model.config.max_position_embeddings
     found = []
     for source, conversations in sources.items():
-        examples = Examples()
-        for rendered in format.render_batch(list(conversations)):
-            if len(rendered.ids) <= context:
-                examples.append(rendered)
+        examples, num_bytes = Examples(), 0
+        for rendered, conversation in zip(
+            format.render_batch(list(conversations)), conversations, strict=True
+        ):
+            if len(rendered.ids) <= context and examples.append(rendered):
+                num_bytes += _supervised_bytes(conversation)
         if not len(examples):
             raise InputError(
                 f"no held-out conversation of {source!r} fits into the context of {context} tokens."
@@ -176,5 +183,17 @@ def assistant_losses(
         losses = summed_losses(model, examples, title=f"loss on {source}", progress=progress)
         nums = [examples.num_targets_of(np.asarray([index], np.int64)) for index in range(len(examples))]
         interval = bootstrap_ratio_interval(losses, nums)
-        found.append(SourceLoss(source, sum(losses) / sum(nums), interval, len(examples), sum(nums)))
+        bits = sum(losses) / math.log(2) / max(1, num_bytes)
+        found.append(SourceLoss(source, sum(losses) / sum(nums), interval, len(examples), sum(nums), bits))
     return found
+
+
+def _supervised_bytes(conversation: Conversation) -> int:
+    """Return the UTF-8 bytes of what the assistant says itself, without answers of tools."""
+    spoken = (message for message in conversation.messages if message.role == "assistant" and message.weight)
+    return sum(
+        len(part.text.encode())
+        for message in spoken
+        for part in message.parts
+        if part.type != "python_output"
+    )

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from picollm import paths
 from picollm.data.mixture import Source
 from picollm.errors import InputError
+from picollm.model.lora_config import Lora
 from picollm.train.config import TrainConfig
 
+TOO_LONG = ("drop", "raise", "split")
 T = TypeVar("T")
 
 
@@ -77,7 +79,18 @@ class SftRecipe:
     """Held-out rows of each source that the validation loss is measured on."""
     batch_tokens: int = 4096
     """Tokens computed at once, in whole conversations."""
+    lora: Lora | None = None
+    """Train low-rank updates of frozen matrices, and save them alone, in PEFT's layout."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=1.0))
+
+    def __post_init__(self) -> None:
+        if self.too_long not in TOO_LONG:
+            near = difflib.get_close_matches(self.too_long, TOO_LONG, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(TOO_LONG)}."
+            raise InputError(f"too_long is {self.too_long!r}; {hint}")
+        for name in ("max_tokens", "num_validation_rows", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ from picollm.recipes.config import ModelShape, PretrainRecipe, Recipe
 from picollm.recipes.stage import Stage
 from picollm.tokenizer import Tokenizer
 from picollm.train.batches import Batches
+from picollm.train.distributed import Ranks, joined
 from picollm.train.examples import Examples
 from picollm.train.loop import train
+from picollm.train.plots import draw_curves
+from picollm.train.tracking import Trackers
 
 
 def pretrain(
@@ -31,8 +34,11 @@ def pretrain(
     *,
     data_root: Path | None = None,
     progress: Progress = SILENT,
+    track: str | None = None,
 ) -> Record:
     """Train the recipe's base model, save it in ``out`` as a checkpoint and return its record.
+
+    Under torchrun every process calls this, and the first one writes.
 
     Raises:
         CheckpointError: There is no tokenizer at ``tokenizer_dir``.
@@ -42,6 +48,20 @@ def pretrain(
         raise CheckpointError(
             f"no tokenizer at {tokenizer_dir}. Run `picollm tokenizer` first, or pass --tokenizer."
         )
+    with joined(recipe.pretrain.train.device) as ranks:
+        own_progress = progress if ranks.first else SILENT
+        return _pretrain(recipe, tokenizer_dir, out, data_root, own_progress, ranks, track)
+
+
+def _pretrain(
+    recipe: Recipe,
+    tokenizer_dir: Path,
+    out: Path,
+    data_root: Path | None,
+    progress: Progress,
+    ranks: Ranks,
+    track: str | None,
+) -> Record:
     tokenizer = Tokenizer.load(tokenizer_dir)
     fmt = ChatFormat.named(recipe.sft.format, tokenizer)
     part = recipe.pretrain
@@ -49,7 +69,10 @@ def pretrain(
         part.sources, data_root=data_root, seed=recipe.seed, num_validation=part.num_validation_documents
     )
     stage = Stage(
-        out, {"pretrain": part, "seed": recipe.seed, "data": corpus.provenance, "format": fmt.fingerprint}
+        out,
+        {"pretrain": part, "seed": recipe.seed, "data": corpus.provenance, "format": fmt.fingerprint},
+        rows={source["source"]: source["documents"] for source in corpus.provenance if "documents" in source},
+        ranks=ranks,
     )
     if stage.finished():
         progress.note(f"pretrain: {out} is up to date")
@@ -70,6 +93,7 @@ def pretrain(
             run_dir=stage.run_dir,
             validate=lambda trained: {"bits_per_byte": bits_per_byte(trained, fmt, corpus.validation)},
             progress=progress,
+            trackers=Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first),
         )
     record = Record(
         stage="pretrain",
@@ -81,7 +105,10 @@ def pretrain(
         curve=result.curve,
         measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
     )
-    Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
+    if ranks.first:
+        draw_curves(stage.run_dir, result.curve)
+        Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
+    ranks.wait()
     return record
 
 

@@ -13,13 +13,15 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from picollm import paths
+from picollm.errors import InputError
+from picollm.train.distributed import Ranks
 
 
 def digest(inputs: Any) -> str:
@@ -55,6 +57,10 @@ class Stage:
 
     out: Path
     inputs: dict[str, Any]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many rows each data set has: an unfinished run is never continued, nor dropped, for fewer."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that run the stage together; the first one writes."""
 
     @property
     def run_dir(self) -> Path:
@@ -67,7 +73,8 @@ class Stage:
 
     def finished(self) -> bool:
         """Return whether ``out`` is the complete result of exactly these inputs."""
-        return self.out.exists() and _read(self._finished_file).get("inputs_sha256") == digest(self.inputs)
+        own = self.out.exists() and _read(self._finished_file).get("inputs_sha256") == digest(self.inputs)
+        return self.ranks.agree(own)
 
     @contextmanager
     def running(self) -> Iterator[dict[str, float]]:
@@ -77,8 +84,11 @@ class Stage:
             The measurements of the stage, filled when the block has ended: ``seconds`` (over all interrupted
             runs), ``peak_rss_mib``.
         """
-        before = self._begun()
-        self._finished_file.unlink(missing_ok=True)
+        before = 0.0
+        if self.ranks.first:
+            before = self._begun()
+            self._finished_file.unlink(missing_ok=True)
+        self.ranks.wait()
         measured: dict[str, float] = {}
         start = time.monotonic()
         try:
@@ -86,8 +96,10 @@ class Stage:
         finally:
             measured["seconds"] = round(before + time.monotonic() - start, 1)
             measured["peak_rss_mib"] = round(peak_rss_mib())
-            self._note(self._begun_file, measured)
-        self._note(self._finished_file, measured)
+            if self.ranks.first:
+                self._note(self._begun_file, measured)
+        if self.ranks.first:
+            self._note(self._finished_file, measured)
 
     @property
     def _begun_file(self) -> Path:
@@ -98,13 +110,27 @@ class Stage:
         found = _read(self._begun_file)
         if found.get("inputs_sha256") == digest(self.inputs):
             return float(found.get("seconds", 0.0))
+        if found and not self._finished_file.exists():
+            self._refuse_fewer_rows(found)
         if found:
             shutil.rmtree(self.run_dir)
         self._note(self._begun_file, {"seconds": 0.0})
         return 0.0
 
+    @property
+    def _recipe(self) -> str:
+        return digest({name: value for name, value in self.inputs.items() if name != "data"})
+
+    def _refuse_fewer_rows(self, found: Mapping[str, Any]) -> None:
+        before = found.get("rows", {}) if found.get("recipe_sha256") == self._recipe else {}
+        for name, now in self.rows.items():
+            if now < before.get(name, 0) and (self.run_dir / "state").exists():
+                raise InputError(
+                    f"{self.run_dir} holds an unfinished run on {before[name]} rows of {name}; it has {now} "
+                    f"now. Restore the {before[name]} rows to go on, or delete {self.run_dir} to start over."
+                )
+
     def _note(self, path: Path, measured: dict[str, float]) -> None:
+        known = {"inputs_sha256": digest(self.inputs), "recipe_sha256": self._recipe, "rows": dict(self.rows)}
         with paths.atomic_file(path) as temporary:
-            temporary.write_text(
-                json.dumps({"inputs_sha256": digest(self.inputs), **measured}), encoding="utf-8"
-            )
+            temporary.write_text(json.dumps({**known, **measured}), encoding="utf-8")

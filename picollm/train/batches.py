@@ -15,7 +15,7 @@ from torch import Tensor
 
 from picollm.errors import InputError
 from picollm.train.examples import Examples, Int64s
-from picollm.train.packing import Packs, pack
+from picollm.train.packing import Packs, divide, pack
 
 NO_TARGET = -100
 
@@ -129,6 +129,19 @@ class Batches:
 
     def __getitem__(self, index: int) -> Batch:
         return join(self.examples, self.members(index))
+
+    def share(self, numbers: range, rank: int, num_processes: int) -> list[Batch]:
+        """Return what process ``rank`` computes of the batches ``numbers``; nothing of it may be left.
+
+        Whole batches go round when there are enough for all; otherwise each is divided between conversations.
+        """
+        if len(numbers) % num_processes == 0:
+            return [self[number] for number in numbers[rank::num_processes]]
+        shares = []
+        for members in map(self.members, numbers):
+            own = divide(self._costs[members].tolist(), num_processes)[rank]
+            shares += [join(self.examples, members[own])] if own else []
+        return shares
 
     @property
     def fill(self) -> float:

@@ -25,7 +25,7 @@ class TrainConfig:
     """Shorten the horizon to what fits in this time, judged once by the pace of the first steps."""
 
     tokens_per_step: int | None = None
-    """Token budget of a step over all processes: a multiple of the batch's. None: one batch per process."""
+    """Token budget of a step over all processes: a multiple of the batch's. None: one batch."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     """``muon``: Muon for hidden matrices and AdamW for the rest; ``adamw``: AdamW for all."""
     learning_rate: float = 1e-3

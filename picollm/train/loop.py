@@ -27,6 +27,7 @@ from picollm.train.precision import Weights
 from picollm.train.schedule import learning_rate_factor
 from picollm.train.state import RunState, clear_half_written, load_best, load_state, save_best, save_state
 from picollm.train.step import accumulate
+from picollm.train.tracking import NONE, Trackers
 
 Validate = Callable[[Model], dict[str, float]]
 STEPS_TO_JUDGE_PACE = 8
@@ -56,6 +57,7 @@ def train(
     run_dir: Path,
     validate: Validate | None = None,
     progress: Progress = SILENT,
+    trackers: Trackers = NONE,
 ) -> TrainResult:
     """Return the result of training ``model`` in place on ``batches``.
 
@@ -68,7 +70,9 @@ def train(
         config: everything else that decides what is learned.
         run_dir: gets ``metrics.jsonl`` and ``state/``.
         validate: returns named losses of the model as it is; they enter the curve as ``validation/name``.
+            Names with ``bits`` in them are figures in another unit and do not decide which weights are best.
         progress: shows a bar and lines.
+        trackers: gets every record as well.
 
     Raises:
         InputError: when a step cannot be cut into batches, or ``run_dir`` holds a different run.
@@ -78,11 +82,12 @@ def train(
     """
     bound_kernel_caches()
     with joined(config.device) as ranks:
-        run = Run(model.to(config.device), batches, config, ranks, run_dir, validate, progress)
+        run = Run(model.to(config.device), batches, config, ranks, run_dir, validate, progress, trackers)
         try:
             run.go()
         finally:
             run.weights.restore()
+            trackers.close()
         if config.keep == "best":
             model.load_state_dict(load_best(run_dir), strict=False)
     s = run.state
@@ -102,10 +107,11 @@ class Run:
         ranks: Ranks,
         run_dir: Path,
         validate: Validate | None,
-        progress: Progress,
+        progress: Progress = SILENT,
+        trackers: Trackers = NONE,
     ) -> None:
         self.model, self.batches, self.config, self.ranks = model, batches, config, ranks
-        self.run_dir, self.validate = run_dir, validate
+        self.run_dir, self.validate, self.trackers = run_dir, validate, trackers
         self.progress = progress if ranks.first else SILENT
         self.device = model.lm_head_weight.device
         self.plan = Plan.of(config, batches, ranks.size)
@@ -153,7 +159,7 @@ class Run:
         state, ranks = self.state, self.ranks
         numbers = self.plan.numbers(state.step)
         num_targets = sum(self.batches.num_targets(number) for number in numbers)
-        mine = [self.batches[number] for number in numbers[ranks.rank :: ranks.size]]
+        mine = self.batches.share(numbers, ranks.rank, ranks.size)
         flops = sum(necessary_flops(self.model.config, batch) for batch in mine)
         loss = accumulate(self.model, self.weights, mine, num_targets)
         ranks.sum_gradients(self.weights.masters.values())
@@ -196,8 +202,10 @@ class Run:
             with self.weights.in_full(), torch.no_grad():
                 losses = self.validate(self.model)
             point |= {f"validation/{name}": value for name, value in losses.items()}
-            self._keep_if_best(sum(losses.values()) / len(losses))
+            judged = [value for name, value in losses.items() if "bits" not in name] or [*losses.values()]
+            self._keep_if_best(sum(judged) / len(judged))
         self.metrics.add(point)
+        self.trackers.add(point)
         return point
 
     def _keep_if_best(self, loss: float) -> None:

@@ -61,6 +61,21 @@ def spread(costs: Sequence[int], capacity: int) -> list[list[int]]:
     return [group for group in groups if group]
 
 
+def divide(costs: Sequence[int], num_groups: int) -> list[list[int]]:
+    """Return positions in ``costs`` in ``num_groups`` groups of similar cost, some of them perhaps empty.
+
+    >>> divide([5, 3, 3, 2], 2)
+    [[0, 3], [1, 2]]
+    """
+    groups: list[list[int]] = [[] for _ in range(num_groups)]
+    loads = [0] * num_groups
+    for position in np.argsort(-np.asarray(costs, np.int64), kind="stable").tolist():
+        number = loads.index(min(loads))
+        groups[number].append(position)
+        loads[number] += costs[position]
+    return groups
+
+
 def pack(costs: Int64s, capacity: int, rng: np.random.Generator) -> Packs:
     """Return every index of ``costs`` exactly once, in random groups that cost at most ``capacity`` each.
 

@@ -23,21 +23,27 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainConfig, batches: Batches, num_processes: int) -> Plan:
-        """Return the plan of a run.
+        """Return the plan of a run: the same for any number of processes, which share each step's work.
 
         Raises:
-            InputError: when ``tokens_per_step`` is no multiple of what all processes take at once.
+            InputError: when ``tokens_per_step`` is no multiple of a batch, or there are more processes than
+                examples.
         """
-        unit = batches.max_tokens * num_processes
+        if num_processes > len(batches.examples):
+            raise InputError(
+                f"{num_processes} processes have only {len(batches.examples)} examples to share; start "
+                f"1 to {len(batches.examples)} of them."
+            )
+        unit = batches.max_tokens
         wanted = config.tokens_per_step or unit
         if wanted % unit:
             below, above = wanted // unit * unit, (wanted // unit + 1) * unit
             nearest = f"{below} or {above}" if below else str(above)
             raise InputError(
-                f"tokens_per_step is {wanted}; it must be a multiple of {batches.max_tokens} tokens x "
-                f"{num_processes} process(es) = {unit}. Nearest: {nearest}."
+                f"tokens_per_step is {wanted}; it must be a multiple of a batch's {unit} tokens. "
+                f"Nearest: {nearest}."
             )
-        per_step = wanted // batches.max_tokens
+        per_step = wanted // unit
         if config.epochs is not None:
             return cls(per_step, max(1, batches.num_batches(config.epochs)))
         steps = config.num_steps or math.ceil((config.num_tokens or 1) / wanted)

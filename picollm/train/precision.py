@@ -19,14 +19,19 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 
 class Weights:
-    """The master weights of ``model``, and the model's own parameters in the precision of the run."""
+    """The master weights of ``model``, and the model's own parameters in the precision of the run.
+
+    What does not require gradients has no master: its fp32 values only wait for the end.
+    """
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
-        self._computing = dict(model.named_parameters())
+        self._parameters = dict(model.named_parameters())
+        self._frozen = {n: p.data for n, p in self._parameters.items() if not p.requires_grad}
+        self._computing = {n: p for n, p in self._parameters.items() if p.requires_grad}
         self.masters = self._computing
         if precision == "bf16":
             self.masters = {n: nn.Parameter(p.detach().clone()) for n, p in self._computing.items()}
-            for parameter in self._computing.values():
+            for parameter in self._parameters.values():
                 parameter.data = parameter.data.bfloat16()
 
     @property
@@ -60,8 +65,8 @@ class Weights:
         if not self.separate:
             yield
             return
-        copies = {name: parameter.data for name, parameter in self._computing.items()}
-        self._show(dict(self.masters.items()))
+        copies = {name: parameter.data for name, parameter in self._parameters.items()}
+        self._show({**self._frozen, **self.masters})
         try:
             yield
         finally:
@@ -70,9 +75,9 @@ class Weights:
     def restore(self) -> None:
         """Leave the model with its fp32 master weights. The end of a run."""
         if self.separate:
-            self._show(dict(self.masters.items()))
+            self._show({**self._frozen, **self.masters})
 
     def _show(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self._computing.items():
+        for name, parameter in self._parameters.items():
             parameter.data = tensors[name].data
             parameter.grad = None

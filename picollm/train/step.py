@@ -35,7 +35,7 @@ def accumulate(model: Any, weights: Weights, batches: Iterable[Batch], num_targe
     """
     total = torch.zeros((), dtype=torch.float32, device=next(iter(weights.masters.values())).device)
     for batch in batches:
-        loss = summed_loss(model, batch)
+        loss = summed_loss(model, batch.to(total.device))
         (loss / num_targets).backward()  # type: ignore[no-untyped-call]
         weights.collect()
         total += loss.detach()
