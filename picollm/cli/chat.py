@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from picollm import paths
-from picollm.chat.conversation import Conversation, Message
 from picollm.cli.console import console
 from picollm.errors import CheckpointError, InputError, PicoError
 from picollm.infer.params import SamplingParams
 
 if TYPE_CHECKING:
+    from picollm.checkpoint import Checkpoint
+    from picollm.cli.talk import Talk
     from picollm.infer.engine import Engine
 
 HELP = """\
 /system TEXT   set the system message (without TEXT: none) and start over
 /reset         start over          /undo   take the last exchange back
-/regen         another reply       /tokens what the model sees, token by token
+/regen         another reply       /base   what the base model says to the same, side by side
+/tokens        the conversation as the model sees it, token by token
 /save FILE     keep the conversation          /load FILE   go on with one
 /help          this list           /quit   leave (or Ctrl-D); Ctrl-C stops a reply
-A line that ends in \\ goes on in the next one."""
+Alt-Enter, or \\ at the end of a line, begins another line of one message."""
 
 
 def chat(
@@ -39,118 +39,85 @@ def chat(
     top_p: float = 1.0,
     max_tokens: Annotated[int, tyro.conf.arg(help="longest reply, in tokens")] = 256,
     seed: int | None = None,
-) -> None:
+    base: Annotated[
+        str | None, tyro.conf.arg(help="checkpoint for /base; default: what this one came from")
+    ] = None,
+) -> int:
     """Talk to a chat model; with --prompt or piped text it answers once, on stdout."""
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().removesuffix("\n")
         if not prompt.strip():
             raise InputError("nothing came on standard input; expected a message, or pass --prompt TEXT.")
-    talk = Talk(_engine(checkpoint), params, system)
+    loaded = open_chat(checkpoint)
+
+    def base_engine() -> Engine | None:
+        from picollm.infer.engine import Engine
+
+        parent = open_base(loaded, base)
+        return None if parent is None else Engine(parent, num_slots=1)
+
+    from picollm.cli.talk import Talk
+    from picollm.infer.engine import Engine
+
+    talk = Talk(Engine(loaded, num_slots=1), params, system or None, base_engine)
     if prompt is not None:
-        talk.say(prompt)
-        return
+        return 130 if talk.say(prompt).finish_reason == "cancelled" else 0
     _interactive(talk, checkpoint or str(paths.chat_checkpoint()))
+    return 0
 
 
-def _engine(name: str | None) -> Engine:
+def open_chat(name: str | None) -> Checkpoint:
+    """Return the checkpoint ``name``, by default the one that the speedrun leaves.
+
+    Raises:
+        CheckpointError: there is none, or it cannot chat.
+    """
+    from picollm.checkpoint import Checkpoint
     from picollm.recipes.compare import locate
 
     place = locate(name) if name else paths.chat_checkpoint()
     if name is None and not paths.chat_checkpoint().is_dir():
         raise CheckpointError(
-            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name one: picollm chat DIR."
+            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name a checkpoint's directory."
         )
+    loaded = Checkpoint.load(place)
+    if loaded.format is None:
+        raise CheckpointError(f"{place} has no chat format: it is a base model. Fine-tune it: picollm sft.")
+    return loaded
+
+
+def open_base(checkpoint: Checkpoint, name: str | None) -> Checkpoint | None:
+    """Return the base checkpoint ``name``, by default the one ``checkpoint`` came from, if it is still there.
+
+    Raises:
+        CheckpointError: ``name`` cannot be loaded, or has no chat format in which it could be asked.
+    """
     from picollm.checkpoint import Checkpoint
-    from picollm.infer.engine import Engine
+    from picollm.recipes.compare import locate
 
-    engine = Engine(Checkpoint.load(place), num_slots=1)
-    _ = engine.format  # a base model cannot chat: say so before the first message
-    return engine
-
-
-@dataclass
-class Talk:
-    """One conversation with the engine, and what can be done with it."""
-
-    engine: Engine
-    params: SamplingParams
-    system: str | None = None
-    messages: list[Message] = field(default_factory=list)
-
-    def conversation(self) -> Conversation:
-        """Return the conversation so far, the system message first."""
-        system = [Message("system", self.system)] if self.system else []
-        return Conversation([*system, *self.messages])
-
-    def say(self, text: str) -> None:
-        """Add what the user says, and stream the reply to stdout. Ctrl-C ends the reply, which is kept."""
-        from picollm.chat.decode import TextDelta, ToolCall
-
-        self.messages.append(Message("user", text))
-        try:
-            request = self.engine.submit(self.engine.new_request(self.conversation(), self.params))
-        except PicoError:
-            self.messages.pop()
-            raise
-        try:
-            while request.finish_reason is None:
-                self.engine.step()
-                for event in request.take_events():
-                    if isinstance(event, TextDelta):
-                        print(event.text, end="", flush=True)
-                    elif isinstance(event, ToolCall):
-                        console.print(f"[calculator: {event.expression}]", style="dim", end="", markup=False)
-        except KeyboardInterrupt:
-            self.engine.cancel(request)
-        print(flush=True)
-        reply = request.reply()
-        if reply.finish_reason != "stop":
-            console.print(f"({reply.finish_reason})", style="dim")
-        self.messages.append(reply.message)
-
-    def regenerate(self) -> None:
-        """Answer the last user message again."""
-        if len(self.messages) < 2:
-            raise InputError("there is no reply yet to make again.")
-        self.messages.pop()
-        self.say(self.messages.pop().text)
-
-    def save(self, path: Path) -> None:
-        """Write the conversation as JSON in the canonical schema."""
-        with paths.atomic_file(path) as temporary:
-            text = json.dumps(self.conversation().to_dict(), ensure_ascii=False, indent=1)
-            temporary.write_text(text, encoding="utf-8")
-
-    def load(self, path: Path) -> None:
-        """Go on with a saved conversation."""
-        try:
-            found = Conversation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot load {path}: {error}") from error
-        messages = list(found.messages)
-        self.system = messages.pop(0).text if messages[0].role == "system" else None
-        self.messages = messages
+    parent = checkpoint.record.parent or {}
+    place = locate(name or parent.get("name", ""))
+    if name is None and not (parent and Path(place).is_dir()):
+        return None
+    base = Checkpoint.load(place)
+    if name is None and (base.format is None or base.weights_sha256 != parent.get("sha256")):
+        return None
+    if base.format is None:
+        raise CheckpointError(f"{place} has no chat format, so it cannot be asked the same. Choose another.")
+    return base
 
 
 def _interactive(talk: Talk, name: str) -> None:
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.history import FileHistory
+    from picollm.cli.prompt import Prompt
 
-    paths.home().mkdir(parents=True, exist_ok=True)
-    words = sorted({word for word in HELP.split() if word.startswith("/")})
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(paths.home() / "chat_history")),
-        completer=WordCompleter(words, sentence=True),
-        complete_while_typing=False,
-    )
+    prompt = Prompt(COMMANDS, lambda: f"{talk.num_tokens} of {talk.engine.context_length} tokens")
     console.print(
         f"{name}, format {talk.engine.format.name}. /help lists the commands.", style="dim", markup=False
     )
     while True:
         try:
-            line = _read(session)
+            line = prompt.read()
         except KeyboardInterrupt:
             continue
         except EOFError:
@@ -166,48 +133,25 @@ def _interactive(talk: Talk, name: str) -> None:
             console.print(f"picollm: {error}", style="red", markup=False)
 
 
-def _read(session: object) -> str:
-    """Return one message; a line that ends in a backslash goes on in the next."""
-    line: str = session.prompt("> ")  # type: ignore[attr-defined]
-    while line.endswith("\\"):
-        line = line[:-1] + "\n" + session.prompt("  ")  # type: ignore[attr-defined]
-    return line
+COMMANDS: dict[str, Callable[[Talk, str], object]] = {
+    "/help": lambda talk, rest: console.print(HELP, markup=False),
+    "/system": lambda talk, rest: talk.restart(rest or None),
+    "/reset": lambda talk, rest: talk.restart(talk.system),
+    "/undo": lambda talk, rest: talk.undo(),
+    "/regen": lambda talk, rest: talk.regenerate(),
+    "/tokens": lambda talk, rest: talk.show_tokens(),
+    "/base": lambda talk, rest: talk.compare(),
+    "/save": lambda talk, rest: talk.save(_named(rest, "/save")),
+    "/load": lambda talk, rest: talk.load(_named(rest, "/load")),
+    "/quit": lambda talk, rest: None,
+}
 
 
 def _command(talk: Talk, line: str) -> None:
     name, _, rest = line.strip().partition(" ")
-    rest = rest.strip()
-
-    def reset() -> None:
-        talk.messages.clear()
-
-    def set_system() -> None:
-        talk.system = rest or None
-        reset()
-
-    def undo() -> None:
-        del talk.messages[-2:]
-
-    def tokens() -> None:
-        from picollm.chat.inspect import Inspection
-        from picollm.cli.show import print_tokens
-
-        if talk.messages:
-            print_tokens(Inspection.of(talk.engine.format, talk.conversation()))
-
-    commands: dict[str, Callable[[], None]] = {
-        "/help": lambda: console.print(HELP, markup=False),
-        "/system": set_system,
-        "/reset": reset,
-        "/undo": undo,
-        "/regen": talk.regenerate,
-        "/tokens": tokens,
-        "/save": lambda: talk.save(_named(rest, "/save")),
-        "/load": lambda: talk.load(_named(rest, "/load")),
-    }
-    if name not in commands:
+    if name not in COMMANDS:
         raise InputError(f"no command {name}; /help lists them.")
-    commands[name]()
+    COMMANDS[name](talk, rest.strip())
 
 
 def _named(text: str, command: str) -> Path:

@@ -17,8 +17,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "eval": ("picollm.cli.evaluate", "evaluate", "score a checkpoint on tasks"),
     "compare": ("picollm.cli.evaluate", "compare", "base versus SFT on the same prompts, as a report"),
     "chat": ("picollm.cli.chat", "chat", "talk to a checkpoint in the terminal"),
+    "serve": ("picollm.cli.serve", "serve", "an OpenAI-compatible API and a chat page"),
     "show": ("picollm.cli.show", "show", "a conversation as the model sees it: tokens and loss mask"),
     "check": ("picollm.cli.check", "check", "what would damage training in conversations, and what is twice"),
+    "export": ("picollm.cli.export", "export", "a checkpoint as GGUF for llama.cpp, or for Ollama"),
+    "certify": ("picollm.cli.export", "certify", "does every runtime read a checkpoint's chat format alike?"),
+    "push": ("picollm.cli.export", "push", "upload a checkpoint to the Hugging Face Hub, with a model card"),
     "identity": ("picollm.cli.identity", "ACTIONS", "verify, build, scan or start identity conversations"),
 }
 

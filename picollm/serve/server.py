@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Collection
 
@@ -48,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise UnavailableError(
-            f"cannot listen on {host}:{port} ({error.strerror}). Choose another with --port, or stop what "
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}). Choose another with --port, or stop what "
             "uses it."
         ) from error
 

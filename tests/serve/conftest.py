@@ -106,6 +106,12 @@ def running(service: Service, **options: object) -> Iterator[Running]:
         assert not thread.is_alive()
 
 
+@pytest.fixture(scope="session", name="running")
+def running_fixture() -> Callable[..., Any]:
+    """Return ``running``, for tests that need a server of their own."""
+    return running
+
+
 @pytest.fixture(scope="session")
 def server(make_checkpoint: Callable[..., Checkpoint]) -> Iterator[Running]:
     """Return a server with an SFT model, a base model, and a base model without a format."""
