@@ -296,7 +296,7 @@ def _rebuild_format(path: Path, record: Record, tokenizer: Tokenizer) -> tuple[s
         return "", None
     name = record.format.get("name")
     try:
-        chat_format = ChatFormat.named(str(name), tokenizer)
+        chat_format = ChatFormat.from_record(record.format, tokenizer)
     except InputError as error:
         raise FormatMismatchError(
             f"{path}: its chat format {name!r} cannot be built here: {error}"

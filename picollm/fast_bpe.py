@@ -141,6 +141,13 @@ def bytes_of_symbol(symbol: str) -> bytes:
         return symbol.encode("utf-8")  # a special token listed among the ordinary ones
 
 
+def bytes_of_piece(piece: str) -> bytes:
+    """Return the bytes that an entry of a SentencePiece vocabulary spells."""
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace("\u2581", " ").encode("utf-8")
+
+
 def _byte_symbols() -> dict[str, int]:
     """Return GPT-2's spelling of the 256 bytes: printable ones as themselves, the others from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from picollm.errors import InputError
-from picollm.fast_bpe import QWEN2_PATTERN, FastEncoder, bytes_of_symbol
+from picollm.fast_bpe import QWEN2_PATTERN, FastEncoder, bytes_of_piece, bytes_of_symbol
 from picollm.paths import atomic_file
 
 FILE_NAME = "tokenizer.json"
@@ -162,8 +161,8 @@ class Tokenizer:
         ids = self._fast.encode_around(texts, between) if self._fast is not None else None
         if ids is None:
             ids = []
-            for text, special in zip_longest(texts, between, fillvalue=()):
-                ids += [*self.encode(text), *special]
+            for index, text in enumerate(texts):
+                ids += [*self.encode(text), *(between[index] if index < len(between) else ())]
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -188,10 +187,18 @@ class Tokenizer:
         >>> tokenizer.split_at_added_tokens("<s>Hi")  # doctest: +SKIP
         [1, 'Hi']
         """
-        pieces = self._added_pattern.split(text)
-        ids = {name.strip(): self._added[name]["id"] for name in self._added}
-        cut = [ids[piece.strip()] if index % 2 else piece for index, piece in enumerate(pieces)]
+        ids = {name.strip(): token_id for name, token_id in self.added_tokens.items()}
+        pieces = enumerate(self.cut_at_added_tokens(text))
+        cut = [ids[piece.strip()] if index % 2 else piece for index, piece in pieces]
         return [piece for piece in cut if piece != ""]
+
+    def cut_at_added_tokens(self, text: str) -> list[str]:
+        """Return the pieces of ``text``, in turn ordinary text, perhaps empty, and a spelled added token."""
+        return self._added_pattern.split(text)
+
+    def encode_template(self, text: str) -> list[int]:
+        """Return the ids of what a template printed, where spelled added tokens are meant; for proofs."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     @cached_property
     def _added_pattern(self) -> re.Pattern[str]:
@@ -216,7 +223,7 @@ class Tokenizer:
         if self.is_byte_level:
             return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
         self.token_bytes(max(ids, default=0))  # an unknown id is an error here, not an empty string
-        return self._backend.decode(list(ids), skip_special_tokens=False)
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the UTF-8 bytes that ``token_id`` stands for; they may be a part of a character.
@@ -235,7 +242,7 @@ class Tokenizer:
     def _bytes(self) -> dict[int, bytes]:
         special = {token["id"]: token["content"].encode("utf-8") for token in self._added.values()}
         vocabulary = self._backend.get_vocab(with_added_tokens=False)
-        spell = bytes_of_symbol if self.is_byte_level else _bytes_of_piece
+        spell = bytes_of_symbol if self.is_byte_level else bytes_of_piece
         plain = {token_id: spell(symbol) for symbol, token_id in vocabulary.items()}
         return {**plain, **special}
 
@@ -248,6 +255,17 @@ class Tokenizer:
     def special_tokens(self) -> dict[str, int]:
         """The special tokens with their ids: what no text can produce."""
         return {content: token["id"] for content, token in self._added.items() if token["special"]}
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """The ids that no text has: all special tokens but the one that stands for unknown characters."""
+        unknown = self._specification["model"].get("unk_token")
+        return frozenset(i for token, i in self.special_tokens.items() if token != unknown)
+
+    @cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """All added tokens with their ids: the special ones, and others that are not made by merges."""
+        return {content: token["id"] for content, token in self._added.items()}
 
     def special_id(self, token: str) -> int:
         """Return the id of the added token ``token``. Raises InputError when the tokenizer lacks it."""
@@ -284,13 +302,6 @@ def _has(node: Any, kind: str) -> bool:
         return False
     inner = [*node.get("decoders", ()), *node.get("pretokenizers", ()), *node.get("normalizers", ())]
     return node.get("type") == kind or any(_has(child, kind) for child in inner)
-
-
-def _bytes_of_piece(piece: str) -> bytes:
-    """Return the bytes that an entry of a SentencePiece vocabulary spells."""
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace("\u2581", " ").encode("utf-8")
 
 
 def _only_text(specification: dict[str, Any]) -> dict[str, Any]:

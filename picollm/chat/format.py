@@ -14,7 +14,7 @@ loss mask follows the characters. Text from a message can never become a special
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,20 +23,27 @@ from picollm.chat.decode import ReplyGrammar, TurnDecoder
 from picollm.chat.format_borders import (
     END,
     GIVEN,
-    NEIGHBOR,
     OUTPUT,
     PROMPT,
     START,
     Border,
+    neighbors,
+    spelled_text,
     stripped_neighbors,
     tool_frame,
 )
+from picollm.chat.format_derive import derive
 from picollm.chat.format_jinja import jinja_template
 from picollm.chat.format_parse import Parser, reply_grammar
 from picollm.chat.format_record import format_record
 from picollm.chat.format_specification import Specification, named_specification
+from picollm.chat.format_template import special_names
+from picollm.chat.format_verify import verify
 from picollm.errors import ConversationError, InputError
 from picollm.tokenizer import Tokenizer
+
+DERIVED = "jinja"
+"""The name of every format derived from a template; its record holds the specification."""
 
 
 class Rendered(NamedTuple):
@@ -54,8 +61,8 @@ class ChatFormat:
         missing = [token for token in specification.tokens if token not in tokenizer.special_tokens]
         if missing:
             raise InputError(
-                f"the tokenizer lacks {', '.join(missing)} of the chat format {name!r}; add them with "
-                f"tokenizer.with_special_tokens(ChatFormat.required_tokens({name!r})) before training"
+                f"the tokenizer lacks the tokens {', '.join(missing)} of the chat format {name!r}; "
+                f"add them with tokenizer.with_special_tokens({missing}) before training"
             )
         self.name = name
         self.specification = specification
@@ -64,7 +71,7 @@ class ChatFormat:
         self.stop_ids = frozenset({self.end_id, *map(tokenizer.special_id, specification.also_ends)})
         self.pad_id = None if specification.pad is None else tokenizer.special_id(specification.pad)
         self.bos_id = None if specification.bos is None else tokenizer.special_id(specification.bos)
-        self.control_ids = frozenset(tokenizer.special_tokens.values())
+        self.control_ids = tokenizer.control_ids
         """The tokens that no text can hold."""
         self._stripped = stripped_neighbors(specification)
         self._borders: dict[tuple[int, int], Border] = {}
@@ -77,6 +84,40 @@ class ChatFormat:
             InputError: no format has this name, or the tokenizer lacks one of its special tokens.
         """
         return cls(name, named_specification(name), tokenizer)
+
+    @classmethod
+    def from_jinja(
+        cls,
+        template: str,
+        tokenizer: Tokenizer,
+        *,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> ChatFormat:
+        """Return the format of a chat template: derived by probes, verified on random conversations.
+
+        The template runs in a child process under limits, only here. ``special_tokens`` tells what it calls
+        ``bos_token``, ``eos_token`` and so on, where the tokenizer leaves a choice.
+
+        Raises:
+            InputError: it is no template, or no specification describes it; the text names the property that
+                it lacks, for example that it keeps earlier reasoning.
+        """
+        special = special_names(tokenizer, special_tokens or {})
+        format = cls(DERIVED, derive(template, tokenizer, special), tokenizer)
+        verify(format, template, special)
+        return format
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], tokenizer: Tokenizer) -> ChatFormat:
+        """Return the format of a checkpoint's record: the installed one of its name, or the derived one.
+
+        Raises:
+            InputError: there is none, or the tokenizer lacks one of its special tokens.
+        """
+        name = record.get("name")
+        if name == DERIVED and isinstance(record.get("specification"), dict):
+            return cls(DERIVED, Specification.from_dict(record["specification"]), tokenizer)
+        return cls.named(str(name), tokenizer)
 
     @staticmethod
     def required_tokens(name: str) -> tuple[str, ...]:
@@ -131,6 +172,11 @@ class ChatFormat:
         """Return ``[self.render_conversation(c) for c in conversations]``."""
         return [self._render(conversation.messages, END) for conversation in conversations]
 
+    def render_text(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
+        """Return what the chat template prints for ``messages``; for proofs, since tokens are not text."""
+        contents = neighbors(messages, PROMPT if prompt else END, self._stripped)
+        return spelled_text(self.specification, contents)
+
     def turn_ends(self, conversation: Conversation) -> list[int]:
         """Return, for each message, how many tokens of the rendered conversation it and those before it take.
 
@@ -173,7 +219,7 @@ class ChatFormat:
         crossed: list[Border] = []
         run, given, state = "", 0, START
         borders = self._borders
-        for next_state, text in self._contents(messages, last):
+        for next_state, text in neighbors(messages, last, self._stripped):
             border = borders.get((state, next_state)) or self._new_border(state, next_state)
             state = next_state
             if border.head:
@@ -204,18 +250,6 @@ class ChatFormat:
             mask += border.loss_mask
         return mask + self._mask_of_run(runs[-1], givens[-1], ids[len(mask) :])
 
-    def _contents(self, messages: Sequence[Message], last: int) -> list[tuple[int, str]]:
-        """Return the texts of ``messages``, each with what it is, and an empty one that is ``last``."""
-        contents = [
-            (NEIGHBOR[part.type if message.role == "assistant" else message.role, message.weight], part.text)
-            for message in messages
-            for part in message.parts
-        ]
-        contents.append((last, ""))
-        if self._stripped:
-            return [(state, text.strip() if state in self._stripped else text) for state, text in contents]
-        return contents
-
     def _mask_of_run(self, text: str, given: int, ids: list[int]) -> list[int]:
         """Return the mask of a run of text: a token that touches a supervised character is supervised."""
         count = len(ids) if given == len(text) else self.tokenizer.count_within(ids, text, given)
@@ -234,7 +268,7 @@ class ChatFormat:
         return jinja_template(self.specification, generation=True)
 
     @cached_property
-    def plain_chat_template(self) -> str:
+    def chat_template_plain(self) -> str:
         """``chat_template`` without ``{% generation %}``, for runtimes that do not know the tag."""
         return jinja_template(self.specification, generation=False)
 

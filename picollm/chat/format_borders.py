@@ -6,9 +6,10 @@ answer), and at last the end of the conversation or the place where the assistan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from picollm.chat.conversation import Message
 from picollm.chat.format_specification import Frame, Specification
 from picollm.errors import ConversationError, InputError
 from picollm.tokenizer import Tokenizer
@@ -85,6 +86,31 @@ def _given_first(pieces: Iterable[Piece]) -> tuple[str, int]:
     return text, given
 
 
+def neighbors(
+    messages: Sequence[Message], last: int, stripped: frozenset[int] = frozenset()
+) -> list[tuple[int, str]]:
+    """Return the texts of ``messages``, each with what it is, and an empty one that is ``last``."""
+    contents = [
+        (NEIGHBOR[part.type if message.role == "assistant" else message.role, message.weight], part.text)
+        for message in messages
+        for part in message.parts
+    ]
+    contents.append((last, ""))
+    if stripped:
+        return [(state, text.strip() if state in stripped else text) for state, text in contents]
+    return contents
+
+
+def spelled_text(spec: Specification, contents: Iterable[tuple[int, str]]) -> str:
+    """Return ``contents`` with their borders as text, as a template prints them."""
+    pieces, state = [], START
+    for next_state, text in contents:
+        closing, opening = spelled_border(spec, state % UNLEARNED, next_state % UNLEARNED)
+        pieces += [piece for piece, _ in closing + opening] + [text]
+        state = next_state
+    return "".join(pieces)
+
+
 def spelled_border(spec: Specification, before: int, behind: int) -> tuple[list[Piece], list[Piece]]:
     """Return what closes a content of the kind ``before``, and what opens one of the kind ``behind``."""
     return _closing(spec, before, behind), _opening(spec, before, behind)
@@ -94,14 +120,15 @@ def _closing(spec: Specification, before: int, behind: int) -> list[Piece]:
     if before == START:
         return [(spec.begin, 0)]
     if before == SYSTEM:
-        return [(spec.system.closes + spec.system.after, 0)]
+        return [(system_frame(spec).closes + system_frame(spec).after, 0)]
     if before == USER:
         return [(spec.user.closes + spec.user.after, 0)]
     pieces = []
     if before != TEXT:
         pieces.append((tool_frame(spec, before).closes, int(before == PYTHON)))
     if behind not in PARTS:
-        pieces += [(spec.assistant.closes, 1), (spec.assistant.after, 0)]
+        last = behind == END and spec.finish is not None
+        pieces += [(spec.assistant.closes, 1), (spec.finish or "" if last else spec.assistant.after, 0)]
     return pieces
 
 
@@ -109,7 +136,7 @@ def _opening(spec: Specification, before: int, behind: int) -> list[Piece]:
     if behind == END:
         return []
     if behind == SYSTEM:
-        return [((spec.user.opens if spec.merge_system else "") + spec.system.opens, 0)]
+        return [((spec.user.opens if spec.merge_system else "") + system_frame(spec).opens, 0)]
     if behind == USER:
         return [(_user_opening(spec, before), 0)]
     pieces = []
@@ -125,7 +152,8 @@ def _opening(spec: Specification, before: int, behind: int) -> list[Piece]:
 def _user_opening(spec: Specification, before: int) -> str:
     default = ""
     if before == START and spec.default_system is not None:
-        default = spec.system.opens + spec.default_system + spec.system.closes + spec.system.after
+        frame = system_frame(spec)
+        default = frame.opens + spec.default_system + frame.closes + frame.after
     if spec.merge_system:
         return "" if before == SYSTEM else spec.user.opens + default
     return default + spec.user.opens
@@ -136,6 +164,16 @@ def stripped_neighbors(spec: Specification) -> frozenset[int]:
     parts = {part + learned for part in PARTS for learned in (0, UNLEARNED)}
     of_role = {"system": {SYSTEM}, "user": {USER}, "assistant": parts}
     return frozenset().union(*(of_role[role] for role in spec.strip))
+
+
+def system_frame(spec: Specification) -> Frame:
+    """Return the frame of a system message. Raises ConversationError in a format without one."""
+    if spec.system is None:
+        raise ConversationError(
+            "the conversation has a system message, and this chat format has no place for it; "
+            "put its text into the first user message"
+        )
+    return spec.system
 
 
 def tool_frame(spec: Specification, kind: int) -> Frame:

@@ -20,7 +20,11 @@ def jinja_template(spec: Specification, generation: bool) -> str:
     protect them: whoever tokenizes its output takes a control token that a text spells for a real one.
     """
     user, assistant = spec.user, spec.assistant
-    merged = "(system if loop.first else '') + " if spec.merge_system else ""
+    merged = "(system if loop.first else '') + " if spec.merge_system and spec.system else ""
+    after = _print(_quote(assistant.after)) if assistant.after else ""
+    if spec.finish is not None:
+        finish = _print(_quote(spec.finish)) if spec.finish else ""
+        after = f"{{%- if loop.last -%}}{finish}{{%- else -%}}{after}{{%- endif -%}}"
     silent = _reply(spec, False)
     spoken = _reply(spec, True)
     if generation:
@@ -40,7 +44,7 @@ def jinja_template(spec: Specification, generation: bool) -> str:
         "{%- elif message['role'] == 'assistant' -%}",
         _print(_quote(assistant.opens)) if assistant.opens else "",
         *reply,
-        _print(_quote(assistant.after)) if assistant.after else "",
+        after,
         "{%- else -%}",
         _print(
             "raise_exception('Expected roles: system (first), user, assistant; found ' + message['role'])"
@@ -56,6 +60,12 @@ def jinja_template(spec: Specification, generation: bool) -> str:
 def _system(spec: Specification) -> list[str]:
     """Return the lines that take a system message off the front and frame it."""
     frame = spec.system
+    if frame is None:
+        refusal = _print("raise_exception('This format has no place for a system message')")
+        return [
+            f"{{%- if messages[0]['role'] == 'system' -%}}{refusal}{{%- endif -%}}",
+            "{%- set turns = messages -%}",
+        ]
     before, after = frame.opens, frame.closes + frame.after
     default = "" if spec.default_system is None else before + spec.default_system + after
     content = _content(spec, "system", "messages[0]")

@@ -62,7 +62,7 @@ class Parser:
     def __init__(self, spec: Specification, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._end_id = tokenizer.special_id(spec.end)
-        self._controls = frozenset(tokenizer.special_tokens.values())
+        self._controls = tokenizer.control_ids
         self._marks: dict[int, str] = {}
         self._borders = {
             kind: [
@@ -71,7 +71,7 @@ class Parser:
                 if next_kind not in absent
             ]
             for kind, followers in _FOLLOWERS.items()
-            for absent in [() if spec.python else (PYTHON, OUTPUT)]
+            for absent in [(() if spec.python else (PYTHON, OUTPUT)) + (() if spec.system else (SYSTEM,))]
             if kind not in absent
         }
 
@@ -177,7 +177,7 @@ def reply_grammar(spec: Specification, tokenizer: Tokenizer) -> ReplyGrammar:
         steps = {("text", call): "python", ("python", called): "text", ("python_output", answered): "text"}
     tail = tokenizer.split_at_added_tokens(spec.assistant.closes)[0]
     return ReplyGrammar(
-        control_ids=frozenset(tokenizer.special_tokens.values()),
+        control_ids=tokenizer.control_ids,
         stop_ids=frozenset(map(tokenizer.special_id, (spec.end, *spec.also_ends))),
         steps=steps,
         output_id=output_id,

@@ -31,7 +31,8 @@ class Frame:
 class Specification:
     """One chat grammar; ``merge_system``: a system message stands in the first user turn, before its text."""
 
-    system: Frame
+    system: Frame | None
+    """None in a grammar that has no place for a system message."""
     user: Frame
     assistant: Frame
     end: str
@@ -40,13 +41,15 @@ class Specification:
     """The special tokens that a tokenizer must have."""
     begin: str = ""
     """What stands before everything."""
+    finish: str | None = None
+    """What stands behind the last reply in place of ``assistant.after``; None: just that."""
     python: Frame | None = None
     python_output: Frame | None = None
     merge_system: bool = False
     default_system: str | None = None
     """A system message that stands where a conversation brings none."""
     strip: tuple[str, ...] = ()
-    """The roles whose text loses its surrounding white space; none in any format of ours."""
+    """The roles whose text loses its surrounding white space; none in any format of ours, many elsewhere."""
     bos: str | None = None
     pad: str | None = None
     also_ends: tuple[str, ...] = ()
@@ -62,8 +65,8 @@ class Specification:
     def from_dict(cls, values: dict[str, Any]) -> Specification:
         """Return the specification that ``to_dict`` described. Raises InputError when it is not one."""
         try:
-            return cls(**{name: _from_json(value) for name, value in values.items()})
-        except TypeError as error:
+            return cls(**{"system": None, **{name: _from_json(value) for name, value in values.items()}})
+        except (TypeError, AttributeError) as error:
             raise InputError(f"not a chat format specification: {error}") from error
 
 

@@ -196,9 +196,9 @@ def _stripped(conversation: Conversation, roles: Sequence[str]) -> Conversation:
 def _merged(conversation: Conversation, spec: Specification) -> Conversation:
     """Return ``conversation`` with its system message in the first user message, where ``spec`` puts it."""
     system, *messages = conversation.messages
-    if not spec.merge_system or system.role != "system":
-        return conversation
     frame = spec.system
+    if frame is None or not spec.merge_system or system.role != "system":
+        return conversation
     first = frame.opens + system.text + frame.closes + frame.after + messages[0].text
     return Conversation([Message("user", first), *messages[1:]])
 
