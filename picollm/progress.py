@@ -22,7 +22,7 @@ class Progress(Protocol):
     """A place that shows bars and single lines."""
 
     def bar(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Bar]:
-        """Return a context manager that shows a bar of ``total`` ``unit``s (None: unknown) while it is open."""
+        """Return a context manager that shows a bar while it is open; ``total`` counts ``unit``, None: unknown."""
 
     def note(self, line: str) -> None:
         """Show one line that stays."""

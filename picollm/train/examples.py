@@ -26,10 +26,12 @@ class Rendered(Protocol):
     """What a chat format renders: token ids, and one 0 or 1 per token."""
 
     @property
-    def ids(self) -> Sequence[int]: ...  # noqa: D102
+    def ids(self) -> Sequence[int]:
+        """The token ids."""
 
     @property
-    def loss_mask(self) -> Sequence[int]: ...  # noqa: D102
+    def loss_mask(self) -> Sequence[int]:
+        """1 where the token is supervised, else 0."""
 
 
 class _Growing:
