@@ -26,7 +26,8 @@ def load_page() -> Page:
     html = html.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src data:; require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     return Page(
         html.encode(),

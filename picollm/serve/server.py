@@ -49,8 +49,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise UnavailableError(
-            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}). Choose another with --port, or stop what "
-            "uses it."
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}). Choose another with --port, "
+            "or stop what uses it."
         ) from error
 
 

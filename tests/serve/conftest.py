@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -149,3 +150,27 @@ def prompts_seen(server: Running, monkeypatch: pytest.MonkeyPatch) -> list[Reque
         submit = served.engine.submit
         monkeypatch.setattr(served.engine, "submit", lambda r, submit=submit: seen.append(r) or submit(r))
     return seen
+
+
+@pytest.fixture
+def never_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Served], None]:
+    """Return a function that makes a model's replies as long as they may be, 50 tokens a second at most."""
+
+    def never_ends(served: Served) -> None:
+        decoder, step = served.format.turn_decoder, served.engine.step
+        control_ids = served.format.control_ids
+
+        def endless():
+            found = decoder()
+            feed = found.feed
+            found.feed = lambda token_id: [] if token_id in control_ids else feed(token_id)
+            return found
+
+        def slowly():
+            time.sleep(0.02)
+            return step()
+
+        monkeypatch.setattr(served.format, "turn_decoder", endless)
+        monkeypatch.setattr(served.engine, "step", slowly)
+
+    return never_ends

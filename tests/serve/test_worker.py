@@ -63,19 +63,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def never_ends(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    """Make the model's replies as long as they may be."""
-    monkeypatch.setattr(served.format, "stop_ids", frozenset())
-    decoder = served.format.turn_decoder
-
-    def endless():
-        found = decoder()
-        found.feed = lambda token_id: []
-        return found
-
-    monkeypatch.setattr(served.format, "turn_decoder", endless)
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_while_it_waits_frees_its_place(full_server, stream: bool) -> None:
     served = full_server.service.model(None)
@@ -94,13 +81,11 @@ def test_a_client_that_goes_while_it_waits_frees_its_place(full_server, stream: 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_in_the_middle_frees_its_slot_before_the_next_step(
-    full_server, stream: bool, monkeypatch
+    full_server, stream: bool, monkeypatch, never_ends
 ) -> None:
     served, service = full_server.service.model(None), full_server.service
-    never_ends(monkeypatch, served)
+    never_ends(served)
     monkeypatch.setattr(served.engine, "context_length", 10**9)  # so that only going away can end it
-    step = served.engine.step
-    monkeypatch.setattr(served.engine, "step", lambda: time.sleep(0.02) or step())
     connection = connect(full_server, "/v1/chat/completions", {**LONG, "stream": stream, "max_tokens": 200})
     wait_until(lambda: bool(service._open) and len(next(iter(service._open)).requests[0].reply_ids) > 2)
     call = next(iter(service._open))
