@@ -202,6 +202,7 @@ function listen() {
   $("import").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", upload);
   $("menu").addEventListener("click", () => showMenu(!$("side").classList.contains("shown")));
+  $("log").addEventListener("click", () => showMenu(false));
   $("settings-button").addEventListener("click", () => showSettings($("settings").hidden));
   $("show-tokens").addEventListener("change", draw);
   $("system").addEventListener("input", () => ((state.current.system = $("system").value), store.save()));

@@ -91,7 +91,7 @@ async function drawTokens() {
     $("log").prepend(legend(rendered));
     turns.forEach(node => {
       const at = places.get(state.current.messages[Number(node.dataset.index)]);
-      if (at !== undefined && rows[at]) node.append(rows[at]);
+      if (at !== undefined && rows[at]) node.insertBefore(rows[at], node.querySelector(".actions"));
     });
   } catch (error) {
     say(error.message, true);
