@@ -90,7 +90,28 @@ class FastEncoder:
             row[1::2] = [self._spell(ids) for ids in between]
         joined = "".join(row)
         encoding = self._encoding_for(joined)
-        return encoding and encoding.encode(joined, allowed_special=self._allowed, disallowed_special=())
+        if encoding is None:
+            return None
+        if encoding is self._any_text is not self._no_runs:
+            return self._encode_apart(row)
+        return encoding.encode(joined, allowed_special=self._allowed, disallowed_special=())
+
+    def _encode_apart(self, row: list[str]) -> list[int]:
+        """Return the ids of ``row``, in turn texts and spelled tokens; only what must goes the slow way."""
+        if _looks_ahead("".join(row[1::2])):
+            joined = "".join(row)
+            return self._any_text.encode(joined, allowed_special=self._allowed, disallowed_special=())
+        ids: list[int] = []
+        start = 0
+        for index in range(0, len(row), 2):
+            if _looks_ahead(row[index]):
+                ids += self._encode_simple("".join(row[start:index]))
+                ids += self._any_text.encode_ordinary(row[index])
+                start = index + 1
+        return ids + self._encode_simple("".join(row[start:]))
+
+    def _encode_simple(self, text: str) -> list[int]:
+        return self._no_runs.encode(text, allowed_special=self._allowed, disallowed_special=())
 
     def _spell(self, ids: tuple[int, ...]) -> str:
         """Return the text that the twin encodes to ``ids``; the first and the last are special tokens."""
@@ -108,16 +129,16 @@ class FastEncoder:
         """Return the faster of the two encodings that get ``text`` right, None if neither does."""
         if len(text) > _MAX_CHARACTERS:
             return None
-        if not text.isascii():
-            if self._ascii_only or not _is_unicode(text):
-                return None
-            if _RARE_SPACES.search(text):
-                return self._any_text
-        return self._any_text if _may_hold_runs(text) else self._no_runs
+        if not text.isascii() and (self._ascii_only or not _is_unicode(text)):
+            return None
+        return self._any_text if _looks_ahead(text) else self._no_runs
 
 
-def _may_hold_runs(text: str) -> bool:
-    return "  " in text or "\t" in text or "\v" in text or "\f" in text
+def _looks_ahead(text: str) -> bool:
+    """Return whether the words of ``text`` may depend on what stands behind a run of spaces."""
+    if "  " in text or "\t" in text or "\v" in text or "\f" in text:
+        return True
+    return not text.isascii() and _RARE_SPACES.search(text) is not None
 
 
 def _is_unicode(text: str) -> bool:

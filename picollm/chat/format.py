@@ -1,4 +1,4 @@
-"""The chat format: the one place where a conversation becomes tokens, and where prompts are built.
+r"""The chat format: the one place where a conversation becomes tokens, and where prompts are built.
 
 A rendered conversation is its texts with fixed *borders* between them, one for each pair of neighbors (a
 user's text followed by an assistant's, an assistant's words followed by a calculator call, ...)::
@@ -240,15 +240,18 @@ class ChatFormat:
 
     def _mask(self, runs: list[str], givens: list[int], crossed: list[Border], ids: list[int]) -> list[int]:
         mask: list[int] = []
+        start = 0
         for run, given, border in zip(runs, givens, crossed, strict=False):
-            start = len(mask)
             end = ids.index(border.ids[0], start)  # no text holds a special token
             if given == 0 or given == len(run):
                 mask += [0 if given else 1] * (end - start)
             else:
                 mask += self._mask_of_run(run, given, ids[start:end])
             mask += border.loss_mask
-        return mask + self._mask_of_run(runs[-1], givens[-1], ids[len(mask) :])
+            start = end + len(border.ids)
+        if start < len(ids):
+            mask += self._mask_of_run(runs[-1], givens[-1], ids[start:])
+        return mask
 
     def _mask_of_run(self, text: str, given: int, ids: list[int]) -> list[int]:
         """Return the mask of a run of text: a token that touches a supervised character is supervised."""

@@ -21,10 +21,8 @@ PARTS = frozenset({TEXT, PYTHON, OUTPUT})
 GIVEN = frozenset({SYSTEM, USER, OUTPUT, *(part + UNLEARNED for part in PARTS)})
 """The neighbors whose text is not supervised."""
 
-NEIGHBOR = {("system", 1): SYSTEM, ("user", 1): USER}
-"""(role of a message, or type of an assistant's part; weight of the message) -> what it is to a border."""
-for _type, _part in (("text", TEXT), ("python", PYTHON), ("python_output", OUTPUT)):
-    NEIGHBOR |= {(_type, 1): _part, (_type, 0): _part + UNLEARNED}
+_ROLE = {"system": SYSTEM, "user": USER}
+_PART = {"text": TEXT, "python": PYTHON, "python_output": OUTPUT}
 
 Piece = tuple[str, int]
 """A stretch of text, and whether it is supervised."""
@@ -90,11 +88,13 @@ def neighbors(
     messages: Sequence[Message], last: int, stripped: frozenset[int] = frozenset()
 ) -> list[tuple[int, str]]:
     """Return the texts of ``messages``, each with what it is, and an empty one that is ``last``."""
-    contents = [
-        (NEIGHBOR[part.type if message.role == "assistant" else message.role, message.weight], part.text)
-        for message in messages
-        for part in message.parts
-    ]
+    contents = []
+    for message in messages:
+        if message.role == "assistant":
+            learned = 0 if message.weight else UNLEARNED
+            contents += [(_PART[part.type] + learned, part.text) for part in message.parts]
+        else:
+            contents.append((_ROLE[message.role], message.parts[0].text))
     contents.append((last, ""))
     if stripped:
         return [(state, text.strip() if state in stripped else text) for state, text in contents]
