@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -12,25 +11,33 @@ from picollm import paths
 from picollm.cli.console import console, print_json, print_table, progress
 from picollm.cli.train import PICO_CPU, ConfigPath, DataRoot, Json, read_recipe
 
+if TYPE_CHECKING:
+    from picollm.recipes.evaluate import Evaluation
+
 
 def evaluate(
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(help="default: runs/sft")] = None,
     tasks: Annotated[
-        str, tyro.conf.arg(help="task names with commas")
+        str,
+        tyro.conf.arg(
+            help="with commas: names, name=location, a .jsonl file, core (20 tasks), bits (bits per byte)"
+        ),
     ] = "facts,identity,gsm8k,spelling,mmlu",
     data_root: DataRoot = None,
     limit: Annotated[int | None, tyro.conf.arg(help="at most this many questions per task")] = None,
     form: Annotated[
-        Literal["chat", "completion"], tyro.conf.arg(help="chat, or completion: a base model's own form")
-    ] = "chat",
+        Literal["chat", "completion"] | None,
+        tyro.conf.arg(help="chat, or completion (a base model's own form); default: both for a base model"),
+    ] = None,
     max_tokens: Annotated[int, tyro.conf.arg(help="longest reply, in tokens")] = 256,
     seed: int = 0,
+    device: str = "cpu",
     json: Json = False,
 ) -> None:
     """Score a checkpoint on tasks, each with its 95 % interval and chance level."""
     from picollm.recipes.evaluate import evaluate_checkpoint
 
-    scores = evaluate_checkpoint(
+    found = evaluate_checkpoint(
         checkpoint or str(paths.chat_checkpoint()),
         [name.strip() for name in tasks.split(",") if name.strip()],
         data_root=data_root,
@@ -38,24 +45,48 @@ def evaluate(
         form=form,
         max_tokens=max_tokens,
         seed=seed,
+        device=device,
         progress=progress(),
     )
+    if found is None:
+        return  # another process of torchrun has the result
+    _show(found)
+    if json:
+        print_json(found.to_dict())
+
+
+def _show(found: Evaluation) -> None:
+    """Show the scores as a table, and what they come to."""
     from picollm.eval.tables import NONE, percent, share
 
     rows = [
         (
             score.task,
+            score.form,
             score.num,
             share(score),
             percent(score.chance) if score.chance else NONE,
             NONE if score.stop_rate is None else percent(score.stop_rate),
             f"{score.seconds:.1f} s",
         )
-        for score in scores
+        for score in found.scores
     ]
-    print_table("% right (95% interval)", ("task", "questions", "score", "chance", "stops", "time"), rows)
-    if json:
-        print_json([dataclasses.asdict(score) for score in scores])
+    header = ("task", "form", "questions", "score", "chance", "stops", "time")
+    if rows:
+        print_table("% right (95% interval)", header, rows)
+    for source, bits in found.bits.items():
+        low, high = bits.interval
+        console.print(f"{source}: {bits.value:.3f} bits per byte ({low:.3f}–{high:.3f})", markup=False)
+    for name, value in (("ChatCORE", found.chat_core), ("CORE", found.core)):
+        if value is not None:
+            console.print(f"{name} {value:.3f}: the mean of the scores with chance at 0 and perfect at 1")
+    for score in found.scores:
+        if score.num_too_long or score.num_shortened:
+            console.print(
+                f"{score.task}: {score.num_too_long} questions do not fit the context and count as wrong; "
+                f"{score.num_shortened} were asked with fewer examples",
+                markup=False,
+            )
 
 
 def compare(

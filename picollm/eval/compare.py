@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from picollm.chat.conversation import Conversation
 from picollm.errors import InputError
+from picollm.eval.answers import Form, leaks_role, readable_prompt, readable_reply
 from picollm.eval.bits import assistant_losses, document_bits
 from picollm.eval.comparison import (
     Answer,
@@ -22,7 +23,7 @@ from picollm.eval.comparison import (
     TaskComparison,
     paired_differences,
 )
-from picollm.eval.evaluate import Form, evaluate, leaks_role, readable_prompt, readable_reply
+from picollm.eval.evaluate import evaluate
 from picollm.eval.prompts import Prompt, load_prompts, reply_properties
 from picollm.eval.weights import config_differences, weight_movement
 from picollm.infer.engine import Engine

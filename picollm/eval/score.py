@@ -98,7 +98,8 @@ class Score(Share):
     ``form`` is "chat" (the question inside the chat format) or "completion" (a base model's own form).
     ``stop_rate`` is the share of replies that ended by themselves and ``role_leaks`` the number that contain
     a role marker or speak for another role; both are None where nothing was generated. ``num_too_long``
-    questions did not fit into the context and count as wrong.
+    questions did not fit into the context and count as wrong; ``num_shortened`` were asked with fewer solved
+    examples in front than published.
     """
 
     task: str
@@ -109,6 +110,7 @@ class Score(Share):
     stop_rate: float | None = None
     role_leaks: int | None = None
     num_too_long: int = 0
+    num_shortened: int = 0
     failures: tuple[Failure, ...] = ()
 
     @property

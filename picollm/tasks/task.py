@@ -20,10 +20,10 @@ class Task(ABC):
         rows: The rows; ``rows.name`` and ``rows.digest`` identify them.
         split: train, validation or test.
         scoring: "letters" (the next token after the prompt is one of a few letters), "reply" (a generated
-            reply is checked), or None (only trained on).
+            reply is checked), "likelihood" (the most likely of some endings), or None (only trained on).
     """
 
-    scoring: ClassVar[Literal["letters", "reply"] | None] = "reply"
+    scoring: ClassVar[Literal["letters", "reply", "likelihood"] | None] = "reply"
 
     def __init__(self, name: str, rows: Rows, split: str) -> None:
         self.name, self.rows, self.split = name, rows, split
@@ -72,6 +72,11 @@ class Task(ABC):
     def answer_letter(self, index: int) -> str:
         """Return the right one of ``letters(index)``."""
         raise NotImplementedError(f"{self.name} is not answered with a letter")
+
+    def chance(self, index: int) -> float:
+        """Return the share of right answers that guessing brings."""
+        letters = self.letters(index)
+        return 1 / len(letters) if letters else 0.0
 
     def completion(self, index: int) -> str | None:
         """Return row ``index`` as text that a base model continues, or None where it has no such form.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -61,6 +61,14 @@ class Ranks:
         choices = [choice]
         dist.broadcast_object_list(choices)
         return choices[0]
+
+    def gather(self, value: Choice) -> list[Choice]:
+        """Return what every process brought, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        found: list[Choice | None] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return cast(list[Choice], found)
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -87,7 +87,12 @@ def test_eval_gives_programs_one_json_document(
 ) -> None:
     arguments = ["--tasks", "mmlu,facts", "--limit", "3", "--max-tokens", "4", "--json"]
     assert main(["eval", str(story[0] / "sft"), *arguments]) == 0
-    assert [score["task"] for score in json.loads(capsys.readouterr().out)] == ["mmlu", "facts"]
+    found = json.loads(capsys.readouterr().out)
+    assert [(score["task"], score["form"], score["num"]) for score in found["scores"]] == [
+        ("mmlu", "chat", 3),
+        ("facts", "chat", 3),
+    ]
+    assert found["chat_core"] == pytest.approx(sum(score["centered"] for score in found["scores"]) / 2)
 
 
 def test_compare_refuses_checkpoints_that_do_not_belong_together(

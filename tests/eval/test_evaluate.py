@@ -16,7 +16,8 @@ from picollm.chat.format import ChatFormat
 from picollm.checkpoint import Checkpoint
 from picollm.data.rows import rows_of
 from picollm.errors import InputError
-from picollm.eval.evaluate import choose, evaluate, leaks_role, readable_reply
+from picollm.eval.answers import leaks_role, readable_reply
+from picollm.eval.evaluate import choose, evaluate
 from picollm.infer.engine import Engine
 from picollm.infer.request import Reply
 from picollm.model.llama import Model
