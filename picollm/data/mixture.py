@@ -25,8 +25,6 @@ class Source:
 
     task: str
     """The task that turns rows into conversations: smoltalk, identity, mmlu, gsm8k, spelling, ..."""
-    name: str | None = None
-    """What stages and reports call it; left out, the task's name."""
     location: str | None = None
     """A file, a directory below --data-root, or ``hub:org/name@revision``; left out, the task's own place."""
     split: str = "train"
@@ -43,6 +41,8 @@ class Source:
     """What the data must be, as ``picollm mixture show`` prints it; other data are refused."""
     why: str = ""
     """What this part is there for, in words."""
+    name: str | None = None
+    """What stages and reports call it; left out, the task's name."""
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= MAX_EPOCHS:

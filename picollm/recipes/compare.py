@@ -14,7 +14,7 @@ from picollm.eval.prompts import Prompt, load_prompts
 from picollm.eval.report import read_comparison, write_report
 from picollm.progress import SILENT, Progress
 from picollm.recipes.config import Recipe
-from picollm.recipes.sft import held_out
+from picollm.recipes.conversations import held_out
 from picollm.recipes.stage import Stage, peak_rss_mib
 from picollm.tasks.registry import load_task
 

@@ -13,10 +13,10 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from picollm import paths
-from picollm.data.mixture import Source
+from picollm.data.mixture import CurriculumStage, Source, check_mixture
 from picollm.errors import InputError
 from picollm.model.lora_config import Lora
 from picollm.train.config import TrainConfig
@@ -79,6 +79,8 @@ class SftRecipe:
     """Held-out rows of each source that the validation loss is measured on."""
     batch_tokens: int = 4096
     """Tokens computed at once, in whole conversations."""
+    shares: Literal["rows", "supervised_tokens"] = "rows"
+    """What a mixture source's ``share`` is a share of."""
     lora: Lora | None = None
     """Train low-rank updates of frozen matrices, and save them alone, in PEFT's layout."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=1.0))
@@ -121,7 +123,12 @@ class Recipe:
     pretrain: PretrainRecipe = PretrainRecipe()
     sft: SftRecipe = SftRecipe()
     mixture: tuple[Source, ...] = field(default=())
+    stage: tuple[CurriculumStage, ...] = field(default=())
+    """A curriculum: the epochs of SFT one after the other, in place of ``sft.train.epochs``."""
     compare: CompareRecipe = CompareRecipe()
+
+    def __post_init__(self) -> None:
+        check_mixture(self.mixture, self.stage)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -13,18 +13,16 @@ from picollm.adapter import save_adapter
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
 from picollm.checkpoint import Checkpoint, Record, grow_embeddings
-from picollm.data.mixture import Source
 from picollm.errors import InputError
 from picollm.eval.bits import assistant_losses
 from picollm.model.llama import Model
 from picollm.model.lora import add_lora
 from picollm.progress import SILENT, Progress
 from picollm.recipes.config import Recipe
-from picollm.recipes.conversations import members_of_epochs, read_mixture, sayable
+from picollm.recipes.conversations import evaluation_tasks, held_out, open_source, read_mixture
 from picollm.recipes.stage import Stage
-from picollm.tasks.registry import load_task
-from picollm.tasks.task import Task
 from picollm.train.batches import Batches
+from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.loop import train
 from picollm.train.plots import draw_curves
@@ -69,10 +67,11 @@ def _finetune(
 ) -> Record:
     part = recipe.sft
     base = Checkpoint.load(paths.PICO_BASE if part.base == "pico-base" else part.base)
-    tasks = [_open(source, "train", recipe, data_root) for source in recipe.mixture]
+    tasks = [open_source(source, source.split, recipe, data_root) for source in recipe.mixture]
     inputs = {
         "sft": part,
         "mixture": recipe.mixture,
+        "stages": recipe.stage,
         "seed": recipe.seed,
         "base": base.weights_sha256,
         "data": [task.rows.digest for task in tasks],
@@ -89,13 +88,21 @@ def _finetune(
                 f"format {fmt.name} has no calculator: calls are left out, the words around them stay"
             )
         limit = min(part.max_tokens, model.config.max_position_embeddings)
-        reading = read_mixture(recipe.mixture, tasks, fmt, limit, part.too_long, progress)
-        order = members_of_epochs(reading, recipe.mixture, recipe.seed)
+        reading = read_mixture(
+            recipe,
+            tasks,
+            fmt,
+            limit,
+            out.parent / "cache",
+            evaluations=evaluation_tasks(recipe, data_root),
+            progress=progress,
+        )
+        order = reading.order(recipe)
         batches = Batches(reading.examples, max(part.batch_tokens, limit), recipe.seed, order)
         result = train(
             model,
             batches,
-            part.train,
+            _horizon(recipe),
             run_dir=stage.run_dir,
             validate=_validation(fmt, held_out(recipe, data_root, fmt)),
             progress=progress,
@@ -126,11 +133,12 @@ def _finetune(
     return record
 
 
-def _open(source: Source, split: str, recipe: Recipe, data_root: Path | None) -> Task:
-    limit = source.limit if split == source.split else recipe.sft.num_validation_rows
-    return load_task(
-        source.task, split, data_root=data_root, location=source.location, limit=limit, seed=recipe.seed
-    )
+def _horizon(recipe: Recipe) -> TrainConfig:
+    """Return how the run is trained: for as many epochs as its stages have, where it has stages."""
+    part = recipe.sft.train
+    if not recipe.stage or part.epochs is None:
+        return part
+    return dataclasses.replace(part, epochs=float(sum(stage.epochs for stage in recipe.stage)))
 
 
 def _taught(base: Checkpoint, recipe: Recipe) -> tuple[Model, ChatFormat]:
@@ -173,9 +181,3 @@ def _validation(
         }
 
     return measure
-
-
-def held_out(recipe: Recipe, data_root: Path | None, fmt: ChatFormat) -> dict[str, list[Conversation]]:
-    """Return the validation rows of each source; a source that occurs twice is measured once."""
-    named = {source.task: _open(source, "validation", recipe, data_root) for source in recipe.mixture}
-    return {name: [sayable(conversation, fmt) for conversation in task] for name, task in named.items()}

@@ -99,6 +99,18 @@ def load_task(
     return entry.kind(name, rows.limited(limit), split)
 
 
+def has_rows(name: str, split: str, data_root: Path | None) -> bool:
+    """Return whether the task ``name`` has rows of ``split`` without a location: published or generated."""
+    entry = TASKS[name]
+    places = [data_root / place for place in entry.published] if data_root is not None else []
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
+        generated = entry.twin is not None and (data_root is None or entry.twin == "words" or not places)
+        return generated or entry.kind is Identity
+    wanted = dict(entry.splits).get(split, (split,))
+    return entry.twin == "words" or not split_names(place) or not split_names(place).isdisjoint(wanted)
+
+
 def _rows(
     name: str, entry: Entry, split: str, data_root: Path | None, location: str | Path | None, seed: int
 ) -> Rows:

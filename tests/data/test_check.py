@@ -13,13 +13,13 @@ import pytest
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
 from picollm.data import primer
-from picollm.data.check import pool
 from picollm.data.check.check import _chunks, check, open_sets
 from picollm.data.check.examiner import Examiner
 from picollm.data.check.overlap import EvaluationTexts
 from picollm.data.check.problem import Problem
 from picollm.data.check.report import Report
 from picollm.data.rows import Rows, rows_of
+from picollm.data.workers import in_order
 from picollm.errors import DataError, InputError
 from picollm.tokenizer import Tokenizer
 
@@ -122,7 +122,7 @@ def test_evaluation_rows_in_the_data_are_damaging(fmt: ChatFormat) -> None:
 def test_several_processes_show_the_same_in_the_same_order(fmt: ChatFormat) -> None:
     sets = [rows_of([*primer_rows("train", 600), talk("Hi", ""), talk("a")], "train")]
     examiner = Examiner(fmt, 40, EvaluationTexts([primer_rows("test", 50)]))
-    alone, together = (pool.examine_all(examiner, _chunks(sets), workers) for workers in (1, 2))
+    alone, together = (in_order(examiner.examine, _chunks(sets), workers) for workers in (1, 2))
     for one, other in itertools.zip_longest(alone, together):
         assert (one.findings, one.sources) == (other.findings, other.sources)
         for name in ("rows", "lengths", "keys", "signatures"):

@@ -11,10 +11,10 @@ from picollm.data.check.examiner import Chunk, Examiner
 from picollm.data.check.gathered import Gathered
 from picollm.data.check.overlap import EvaluationTexts
 from picollm.data.check.places import Places
-from picollm.data.check.pool import examine_all
 from picollm.data.check.report import Report
 from picollm.data.readers import Row
 from picollm.data.rows import HUB, Rows, find_files, load_rows
+from picollm.data.workers import in_order
 from picollm.errors import DataError, InputError
 from picollm.progress import SILENT, Progress
 
@@ -63,9 +63,8 @@ def check(
     num_rows = sum(map(len, sets))
     gathered = Gathered(Places.of(sets), examples)
     with progress.bar("checking conversations", num_rows, "rows") as bar:
-        chunks = examine_all(
-            Examiner(fmt, limit, evaluation), _chunks(sets), workers if num_rows >= _ROWS_FOR_WORKERS else 1
-        )
+        examiner = Examiner(fmt, limit, evaluation)
+        chunks = in_order(examiner.examine, _chunks(sets), workers if num_rows >= _ROWS_FOR_WORKERS else 1)
         for examined in chunks:
             gathered.add(examined)
             bar.advance(sum(counts.rows for counts in examined.sources.values()))

@@ -1,55 +1,58 @@
-"""Examining chunks in several processes, in order, with few of them in memory at a time."""
+"""Work on chunks in several processes, in order, with few of them in memory at a time."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
-from picollm.data.check.examiner import Chunk, Examined, Examiner
 from picollm.errors import UnavailableError
 
 _CHUNKS_PER_WORKER = 2
 
-_examiner: Examiner  # of a worker process, which has one for its whole life
+C = TypeVar("C")
+R = TypeVar("R")
+
+_work: Callable[[Any], Any]  # of a worker process, which has one for its whole life
 
 
-def examine_all(examiner: Examiner, chunks: Iterable[Chunk], workers: int) -> Iterator[Examined]:
-    """Yield what each of ``chunks`` shows, in their order.
+def in_order(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Iterator[R]:
+    """Yield ``work(chunk)`` for each of ``chunks``, in their order; ``work`` is sent to each worker once.
 
     Raises:
         UnavailableError: A worker process was killed.
     """
     if workers == 1:
-        yield from map(examiner.examine, chunks)
+        yield from map(work, chunks)
         return
     # Started afresh: a fork would copy locks that threads of the data libraries may hold.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(examiner,)) as pool:
-        waiting: deque[Future[Examined]] = deque()
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(work,)) as pool:
+        waiting: deque[Future[R]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(pool.submit(_examine, chunk))
+                waiting.append(pool.submit(_run, chunk))
                 if len(waiting) > workers * _CHUNKS_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise UnavailableError(
-                "a worker process was killed, perhaps for want of memory. Free some, or pass --workers 1."
+                "a worker process was killed, perhaps for want of memory. Free some, or use one worker."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _start(examiner: Examiner) -> None:
-    global _examiner
-    _examiner = examiner
+def _start(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
-def _examine(chunk: Chunk) -> Examined:
-    return _examiner.examine(chunk)
+def _run(chunk: Any) -> Any:
+    return _work(chunk)
