@@ -25,6 +25,7 @@ DataRoot = Annotated[
 Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the result on stdout")]
 SaveEvery = Annotated[int | None, tyro.conf.arg(help="steps between saved training states")]
 Track = Annotated[str | None, tyro.conf.arg(help="send metrics to wandb or trackio too")]
+Shard = Annotated[str | None, tyro.conf.arg(help="full: spread the model over all processes (FSDP2)")]
 PICO_CPU = Path("configs/pico-cpu.toml")
 Settings = TypeVar("Settings", SftRecipe, TrainConfig)
 
@@ -61,6 +62,7 @@ def pretrain(
     out: Path | None = None,
     save_every: SaveEvery = None,
     track: Track = None,
+    shard: Shard = None,
     json: Json = False,
 ) -> None:
     """Train a base model from scratch: next-token prediction on plain documents."""
@@ -71,7 +73,9 @@ def pretrain(
     tokenizer = tokenizer or paths.home() / "tokenizer"
     part = dataclasses.replace(recipe.pretrain, train=_changed(recipe.pretrain.train, save_every=save_every))
     recipe = dataclasses.replace(recipe, pretrain=part)
-    record = run(recipe, tokenizer, out, data_root=data_root, progress=progress(), track=track)
+    record = run(
+        recipe, tokenizer, out, data_root=data_root, progress=progress(), track=track, shard=_sharded(shard)
+    )
     _report("base model", out, record, json)
 
 
@@ -96,6 +100,7 @@ def sft(
     lora_alpha: Annotated[float | None, tyro.conf.arg(help="its weight; default: twice the rank")] = None,
     lora_targets: Annotated[str | None, tyro.conf.arg(help="its matrices: q_proj,v_proj,...")] = None,
     track: Track = None,
+    shard: Shard = None,
     json: Json = False,
 ) -> None:
     """Fine-tune a base checkpoint on the recipe's mixture of conversations, assistant tokens only."""
@@ -110,7 +115,9 @@ def sft(
     part = dataclasses.replace(part, lora=_lora(part.lora, lora_rank, lora_alpha, lora_targets))
     recipe = dataclasses.replace(recipe, sft=part)
     out = out or paths.chat_checkpoint()
-    record = finetune(recipe, out, data_root=data_root, progress=progress(), track=track)
+    record = finetune(
+        recipe, out, data_root=data_root, progress=progress(), track=track, shard=_sharded(shard)
+    )
     _report("chat model" if part.lora is None else "adapter", out, record, json)
 
 
@@ -123,6 +130,12 @@ def _changed(part: Settings, **given: Any) -> Settings:
             legal = ", ".join(get_args(kind))
             raise InputError(f"--{name.replace('_', '-')} is {value!r}; expected one of {legal}.")
     return dataclasses.replace(part, **wanted)
+
+
+def _sharded(given: str | None) -> bool:
+    if given not in (None, "full"):
+        raise InputError(f"--shard is {given!r}; expected full, or leave it out.")
+    return given == "full"
 
 
 def _lora(known: Lora | None, rank: int | None, alpha: float | None, targets: str | None) -> Lora | None:

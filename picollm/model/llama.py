@@ -26,6 +26,23 @@ class AttentionCache(Protocol):
         """Return attention of new queries over cached and new keys of their own request, ``[T, H, D]``."""
 
 
+class Linear(nn.Linear):
+    """A matrix that is born without numbers: ``Model.initialize`` or a checkpoint brings them.
+
+    torch's own start imports its compiler, which takes seconds of every command.
+    """
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
+class Embedding(nn.Embedding):
+    """A table that is born without numbers, for the same reason."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
 class RMSNorm(nn.Module):
     """Normalization by the root mean square, in float32 whatever the dtype of the stream."""
 
@@ -53,10 +70,10 @@ class Attention(nn.Module):
             config.num_attention_heads * config.head_dim,
             config.num_key_value_heads * config.head_dim,
         )
-        self.q_proj = nn.Linear(width, q, bias=config.attention_bias)
-        self.k_proj = nn.Linear(width, kv, bias=config.attention_bias)
-        self.v_proj = nn.Linear(width, kv, bias=config.attention_bias)
-        self.o_proj = nn.Linear(q, width, bias=config.output_bias)
+        self.q_proj = Linear(width, q, bias=config.attention_bias)
+        self.k_proj = Linear(width, kv, bias=config.attention_bias)
+        self.v_proj = Linear(width, kv, bias=config.attention_bias)
+        self.o_proj = Linear(q, width, bias=config.output_bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
@@ -92,9 +109,9 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias)
-        self.up_proj = nn.Linear(width, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, width, bias=bias)
+        self.gate_proj = Linear(width, inner, bias=bias)
+        self.up_proj = Linear(width, inner, bias=bias)
+        self.down_proj = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's contribution to the stream, the shape of ``x``."""
@@ -137,7 +154,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -159,7 +176,7 @@ class Model(nn.Module):
             self.lm_head = (
                 None
                 if config.tie_word_embeddings
-                else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+                else Linear(config.hidden_size, config.vocab_size, bias=False)
             )
         if torch.get_default_device().type != "meta":
             self.to_empty(device=torch.get_default_device())

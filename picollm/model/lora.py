@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picollm.errors import InputError
-from picollm.model.llama import Model
+from picollm.model.llama import Linear, Model
 from picollm.model.lora_config import Lora
 
 
-class LoraLinear(nn.Linear):
+class LoraLinear(Linear):
     """A linear layer whose own weight is frozen and which trains ``lora_A`` and ``lora_B``."""
 
     lora_A: nn.Parameter
@@ -34,7 +34,7 @@ class LoraLinear(nn.Linear):
         """Put the update into the weight and become a plain linear layer."""
         self.weight += self.scaling * (self.lora_B.float() @ self.lora_A.float()).to(self.weight.dtype)
         del self.lora_A, self.lora_B
-        self.__class__ = nn.Linear  # type: ignore[assignment]
+        self.__class__ = Linear  # type: ignore[assignment]
 
 
 def add_lora(model: Model, lora: Lora, seed: int = 0) -> None:
@@ -46,7 +46,7 @@ def add_lora(model: Model, lora: Lora, seed: int = 0) -> None:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, layer in model.named_modules():
-        if name.rpartition(".")[2] not in lora.targets or not isinstance(layer, nn.Linear):
+        if name.rpartition(".")[2] not in lora.targets or not isinstance(layer, Linear):
             continue
         limit = min(layer.in_features, layer.out_features)
         if lora.rank > limit:

@@ -35,6 +35,7 @@ def pretrain(
     data_root: Path | None = None,
     progress: Progress = SILENT,
     track: str | None = None,
+    shard: bool = False,
 ) -> Record:
     """Train the recipe's base model, save it in ``out`` as a checkpoint and return its record.
 
@@ -50,7 +51,7 @@ def pretrain(
         )
     with joined(recipe.pretrain.train.device) as ranks:
         own_progress = progress if ranks.first else SILENT
-        return _pretrain(recipe, tokenizer_dir, out, data_root, own_progress, ranks, track)
+        return _pretrain(recipe, tokenizer_dir, out, data_root, own_progress, ranks, track, shard)
 
 
 def _pretrain(
@@ -61,6 +62,7 @@ def _pretrain(
     progress: Progress,
     ranks: Ranks,
     track: str | None,
+    shard: bool,
 ) -> Record:
     tokenizer = Tokenizer.load(tokenizer_dir)
     fmt = ChatFormat.named(recipe.sft.format, tokenizer)
@@ -94,6 +96,7 @@ def _pretrain(
             validate=lambda trained: {"bits_per_byte": bits_per_byte(trained, fmt, corpus.validation)},
             progress=progress,
             trackers=Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first),
+            shard=shard,
         )
     record = Record(
         stage="pretrain",

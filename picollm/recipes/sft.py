@@ -36,12 +36,13 @@ def finetune(
     data_root: Path | None = None,
     progress: Progress = SILENT,
     track: str | None = None,
+    shard: bool = False,
 ) -> Record:
     """Fine-tune the recipe's base on its mixture, save the chat model in ``out`` and return its record.
 
     With ``recipe.sft.lora`` what is saved is a LoRA adapter; it loads like a checkpoint as long as its base
     stays where it is. Under torchrun every process calls this, and the first one writes. ``track`` names a
-    service that gets the metrics too.
+    service that gets the metrics too; ``shard`` spreads the model over all processes.
 
     Raises:
         InputError: The mixture is empty or names something unknown.
@@ -54,7 +55,7 @@ def finetune(
             f"recipe {recipe.name!r} has no [[mixture]] tables; expected one source of conversations or more."
         )
     with joined(recipe.sft.train.device) as ranks:
-        return _finetune(recipe, out, data_root, progress if ranks.first else SILENT, ranks, track)
+        return _finetune(recipe, out, data_root, progress if ranks.first else SILENT, ranks, track, shard)
 
 
 def _finetune(
@@ -64,6 +65,7 @@ def _finetune(
     progress: Progress,
     ranks: Ranks,
     track: str | None,
+    shard: bool,
 ) -> Record:
     part = recipe.sft
     base = Checkpoint.load(paths.PICO_BASE if part.base == "pico-base" else part.base)
@@ -107,6 +109,7 @@ def _finetune(
             validate=_validation(fmt, held_out(recipe, data_root, fmt)),
             progress=progress,
             trackers=Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first),
+            shard=shard,
         )
     record = Record(
         stage="sft",

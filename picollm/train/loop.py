@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,16 @@ from picollm.train.interrupt import Interrupt
 from picollm.train.metrics import Metrics, Point, Tally, show
 from picollm.train.optimizer import Optimizer
 from picollm.train.plan import Plan, identity
-from picollm.train.precision import Weights
+from picollm.train.precision import Precision, Weights
 from picollm.train.schedule import learning_rate_factor
+from picollm.train.sharding import (
+    ShardedWeights,
+    check_shards,
+    gathered,
+    idle_batch,
+    most_batches,
+    spread_like,
+)
 from picollm.train.state import RunState, clear_half_written, load_best, load_state, save_best, save_state
 from picollm.train.step import accumulate
 from picollm.train.tracking import NONE, Trackers
@@ -58,6 +66,7 @@ def train(
     validate: Validate | None = None,
     progress: Progress = SILENT,
     trackers: Trackers = NONE,
+    shard: bool = False,
 ) -> TrainResult:
     """Return the result of training ``model`` in place on ``batches``.
 
@@ -73,6 +82,7 @@ def train(
             Names with ``bits`` in them are figures in another unit and do not decide which weights are best.
         progress: shows a bar and lines.
         trackers: gets every record as well.
+        shard: spreads weights, gradients and the optimizer's state over all processes (FSDP2).
 
     Raises:
         InputError: when a step cannot be cut into batches, or ``run_dir`` holds a different run.
@@ -82,12 +92,16 @@ def train(
     """
     bound_kernel_caches()
     with joined(config.device) as ranks:
-        run = Run(model.to(config.device), batches, config, ranks, run_dir, validate, progress, trackers)
+        model = model if shard else model.to(config.device)
+        run = Run(model, batches, config, ranks, run_dir, validate, progress, trackers, shard)
         try:
             run.go()
         finally:
-            run.weights.restore()
             trackers.close()
+            if not shard:
+                run.weights.restore()
+        if shard:  # together with all others; after an error of one, they would wait forever
+            run.weights.restore()
         if config.keep == "best":
             model.load_state_dict(load_best(run_dir), strict=False)
     s = run.state
@@ -109,28 +123,41 @@ class Run:
         validate: Validate | None,
         progress: Progress = SILENT,
         trackers: Trackers = NONE,
+        shard: bool = False,
     ) -> None:
-        self.model, self.batches, self.config, self.ranks = model, batches, config, ranks
+        if shard:
+            check_shards(ranks)
+        self.batches, self.config, self.ranks, self.shard = batches, config, ranks, shard
         self.run_dir, self.validate, self.trackers = run_dir, validate, trackers
         self.progress = progress if ranks.first else SILENT
-        self.device = model.lm_head_weight.device
+        self.device = torch.device(config.device)
         self.plan = Plan.of(config, batches, ranks.size)
         self.identity = identity(model, batches, config, ranks.size)
         if ranks.first:
             clear_half_written(run_dir)
         found = load_state(run_dir, self.identity, self.progress)
         if found is None:
-            wanted = config.precision
-            precision = faster_precision(model, batches[0]) if wanted == "auto" else wanted
-            self.state = RunState(ranks.agree(precision), self.plan.num_steps)
+            self.state = RunState(ranks.agree(self._precision(model)), self.plan.num_steps)
         else:
             self.state = found[0]
         self.matrix_rate = matrix_rate(model.config, self.state.precision, self.device)
-        self.weights = Weights(model, self.state.precision)
+        self.weights: Weights | ShardedWeights
+        if shard:
+            self.weights = ShardedWeights(model, self.state.precision, self.device)
+            self.model = self.weights.model
+        else:
+            self.weights, self.model = Weights(model, self.state.precision), model
         self.optimizer = Optimizer(self.weights.masters, config)
         if found is not None:
             self._restore(found[1])
         self.metrics = Metrics(run_dir / "metrics.jsonl" if ranks.first else None, self.state.curve)
+
+    def _precision(self, model: Model) -> Precision:
+        if self.config.precision != "auto":
+            return self.config.precision
+        if self.shard:  # the whole model may fit nowhere
+            return "bf16" if self.device.type == "cuda" else "fp32"
+        return faster_precision(model, self.batches[0])
 
     def go(self) -> None:
         """Take the remaining steps."""
@@ -160,10 +187,13 @@ class Run:
         numbers = self.plan.numbers(state.step)
         num_targets = sum(self.batches.num_targets(number) for number in numbers)
         mine = self.batches.share(numbers, ranks.rank, ranks.size)
+        if self.shard:
+            mine += [idle_batch()] * (most_batches(numbers, ranks.size) - len(mine))
         flops = sum(necessary_flops(self.model.config, batch) for batch in mine)
         loss = accumulate(self.model, self.weights, mine, num_targets)
-        ranks.sum_gradients(self.weights.masters.values())
-        own = [float(loss), sum(len(batch.ids) for batch in mine), flops, stop]
+        if not self.shard:
+            ranks.sum_gradients(self.weights.masters.values())
+        own = [float(loss), sum(len(batch.ids) for batch in mine if batch.num_targets), flops, stop]
         total_loss, tokens, flops, stops = ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         norm = self._clip()
         check_alive(state, self.config, self.batches, numbers, total_loss / num_targets, norm)
@@ -182,7 +212,7 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(
             self.weights.masters.values(), self.config.clip_norm or math.inf
         )
-        return float(norm)
+        return float(gathered(norm))
 
     def _close_interval(self, validation_due: bool) -> Point:
         """Return the record of the steps since the last one."""
@@ -212,8 +242,9 @@ class Run:
         state = self.state
         if self.config.keep == "best" and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, state.step
+            weights = self._whole(self.weights.masters)
             if self.ranks.first:
-                save_best(self.run_dir, state.step, self.weights.masters)
+                save_best(self.run_dir, state.step, weights)
 
     def _judge_pace(self) -> None:
         """Shorten the horizon once, from the pace of the first steps, when the run has a time limit."""
@@ -230,20 +261,24 @@ class Run:
 
     def save(self) -> None:
         """Write the state of the run; only the first process does."""
+        masters = {f"model/{name}": master for name, master in self.weights.masters.items()}
+        optimizer = {f"optimizer/{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+        tensors = {**self._whole({**masters, **optimizer}), "rng": torch.get_rng_state()}
         if self.ranks.first:
-            masters = {f"model/{name}": master for name, master in self.weights.masters.items()}
-            optimizer = {f"optimizer/{name}": tensor for name, tensor in self.optimizer.tensors().items()}
-            tensors = {**masters, **optimizer, "rng": torch.get_rng_state()}
             save_state(self.run_dir, self.state, self.identity, tensors, self.config.keep_states)
         self.ranks.wait()
+
+    def _whole(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return {name: gathered(tensor).cpu() for name, tensor in tensors.items()} if self.shard else tensors
 
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
         torch.set_rng_state(tensors.pop("rng"))
         with torch.no_grad():
             for name, master in self.weights.masters.items():
-                master.copy_(tensors.pop(f"model/{name}"))
-        kept = ((name.removeprefix("optimizer/"), tensor.to(self.device)) for name, tensor in tensors.items())
-        self.optimizer.load(kept)
+                master.copy_(spread_like(tensors.pop(f"model/{name}"), master))
+        kept = {name.removeprefix("optimizer/"): tensor.to(self.device) for name, tensor in tensors.items()}
+        owners = {name: self.weights.masters[name.rpartition("/")[0]] for name in kept}
+        self.optimizer.load((name, spread_like(tensor, owners[name])) for name, tensor in kept.items())
         self.weights.publish()
         self.progress.note(
             f"going on after step {self.state.step} of {self.state.num_steps} in {self.run_dir}"

@@ -36,6 +36,8 @@ def accumulate(model: Any, weights: Weights, batches: Iterable[Batch], num_targe
     total = torch.zeros((), dtype=torch.float32, device=next(iter(weights.masters.values())).device)
     for batch in batches:
         loss = summed_loss(model, batch.to(total.device))
+        if not batch.num_targets:  # computed only because other processes wait for it
+            loss = loss * 0.0
         (loss / num_targets).backward()  # type: ignore[no-untyped-call]
         weights.collect()
         total += loss.detach()

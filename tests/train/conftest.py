@@ -74,7 +74,9 @@ def model() -> Model:
 def start_worker() -> Callable[..., BaseProcess]:
     """Return a starter of processes that run ``worker.py`` with a job; all share one import of torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["picollm.train.loop", "picollm.model.llama"])
+    context.set_forkserver_preload(
+        ["picollm.train.loop", "picollm.model.llama", "torch.distributed.fsdp", "torch._dynamo", "pytest"]
+    )
     script = str(Path(__file__).with_name("worker.py"))
 
     def start(**job: Any) -> BaseProcess:

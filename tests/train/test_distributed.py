@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-CONFIG = {"num_steps": 6, "tokens_per_step": 256, "precision": "fp32", "log_every": 1, "learning_rate": 3e-3}
+# Three batches a step: one process takes them whole, two and four divide each.
+CONFIG = {"num_steps": 6, "tokens_per_step": 192, "precision": "fp32", "log_every": 1, "learning_rate": 3e-3}
 
 
-def _train(start_worker: Callable, place: Path, size: int, **changes: object) -> dict[str, torch.Tensor]:
-    place.mkdir()
+def _train(
+    start_worker: Callable, place: Path, size: int, shard: bool = False, **changes: object
+) -> dict[str, torch.Tensor]:
+    place.mkdir(exist_ok=True)
     job = {"config": {**CONFIG, **changes}, "run_dir": str(place), "out": str(place / "out.safetensors")}
+    job["shard"] = shard
+    (place / "store").unlink(missing_ok=True)
     workers = [
         start_worker(**job, size=size, rank=rank, rendezvous=str(place / "store")) for rank in range(size)
     ]
@@ -55,3 +62,22 @@ def test_a_resumed_run_of_two_processes_is_bit_identical(tmp_path: Path, start_w
         workers[1].join()
     end = load_file(tmp_path / "out.safetensors")
     assert all(end[name].equal(tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_model_in_shards_learns_the_same_and_saves_whole_states(
+    tmp_path: Path, start_worker: Callable, optimizer: str
+) -> None:
+    one = _train(start_worker, tmp_path / "1", 1, optimizer=optimizer)
+    two = _train(start_worker, tmp_path / "2", 2, shard=True, optimizer=optimizer, save_every=3)
+    near = 1e-5 if optimizer == "adamw" else 5e-4  # Muon turns matrices in bf16
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=near)
+    (whole,) = (tmp_path / "1" / "state").glob("*/tensors.safetensors")
+    halfway, shards = sorted((tmp_path / "2" / "state").glob("*/tensors.safetensors"))
+    assert {n: t.shape for n, t in load_file(shards).items()} == {
+        n: t.shape for n, t in load_file(whole).items()
+    }
+    shutil.rmtree(shards.parent)
+    again = _train(start_worker, tmp_path / "2", 2, shard=True, optimizer=optimizer, save_every=3)
+    assert all(again[name].equal(tensor) for name, tensor in two.items()) and halfway.exists()

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
+import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from picollm.errors import CheckpointError, DivergedError, InputError
+from picollm.errors import CheckpointError, DivergedError, InputError, UnavailableError
 from picollm.model.llama import Model
 from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.examples import Examples
 from picollm.train.loop import TrainResult, train
+from picollm.train.plan import Plan
+from picollm.train.tracking import Trackers
 
 STEPS = {"num_steps": 12, "tokens_per_step": 128, "precision": "fp32", "learning_rate": 3e-3, "log_every": 3}
 TIMES = {"seconds", "tokens_per_s", "supervised_tokens_per_s", "mfu"}
@@ -128,29 +132,54 @@ def test_a_finished_run_is_not_trained_again(
     _assert_identical(_weights(first), _weights(second))
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_weights(
-    new_model: Callable[..., Model],
-    batches: Batches,
-    tmp_path: Path,
-    start_worker: Callable,
+def test_a_run_killed_anywhere_finishes_with_the_same_weights(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path, start_worker: Callable
 ) -> None:
+    """Every second death is at a sync of a save, the others at any moment. PICOLLM_TEST_KILLS: how many."""
     settings = {**STEPS, "save_every": 2, "optimizer": "muon"}
-    model = new_model()
-    whole = train(model, batches, TrainConfig(**settings), run_dir=tmp_path / "whole")
-    job = {"config": settings, "run_dir": str(tmp_path / "parts"), "out": str(tmp_path / "out.safetensors")}
-    rng = random.Random(7)
-    deaths = [{"kill_at_sync": n} for n in (2, 9, 14, 16)]
-    deaths += [{"kill_after_s": rng.uniform(0, 0.4)} for _ in range(4)]
-    for death in [*deaths, {}]:
-        process = start_worker(**job, **death)
+    straight = new_model()
+    start = time.monotonic()
+    whole = train(straight, batches, TrainConfig(**settings), run_dir=tmp_path / "whole")
+    seconds = time.monotonic() - start
+    rng, killed = random.Random(os.environ.get("PICOLLM_TEST_KILLS")), 0
+    for number in range(int(os.environ.get("PICOLLM_TEST_KILLS", 6))):
+        place = tmp_path / str(number)
+        death = {"kill_at_sync": rng.randrange(1, 37)}
+        if number % 2:
+            death = {"kill_after_s": rng.uniform(0, seconds)}
+        process = start_worker(config=settings, run_dir=str(place), out=str(tmp_path / "out"), **death)
         process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
-    end = load_file(tmp_path / "out.safetensors")
-    assert end.pop("curve").tolist() == [point["loss"] for point in whole.curve]
-    _assert_identical(end, _weights(model))
-    assert not list((tmp_path / "parts" / "state").glob(".*")), "a save clears what killed ones left"
+        assert process.exitcode in (0, -signal.SIGKILL)
+        killed += process.exitcode != 0
+        again = new_model()
+        rest = train(again, batches, TrainConfig(**settings), run_dir=place)
+        _assert_identical(_weights(straight), _weights(again))
+        assert _untimed(rest) == _untimed(whole)
+        assert not list((place / "state").glob(".*")), "a start clears what the killed left"
+        shutil.rmtree(place)
+    assert killed > number / 3
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    straight, stopped, again = new_model(), new_model(), new_model()
+    config = TrainConfig(**{**STEPS, "save_every": 4})
+    train(straight, batches, config, run_dir=tmp_path / "whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    train(stopped, batches, config, run_dir=tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "state" / "00000012")
+    before = sorted((tmp_path / "parts" / "state").iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UnavailableError, match="no room left on the disk") as error:
+            train(new_model(), batches, config, run_dir=tmp_path / "parts")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert sorted((tmp_path / "parts" / "state").iterdir()) == before
+    train(again, batches, config, run_dir=tmp_path / "parts")
+    _assert_identical(_weights(straight), _weights(again))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
@@ -180,6 +209,35 @@ def test_a_step_that_cannot_be_cut_into_batches_names_the_nearest(
 ) -> None:
     with pytest.raises(InputError, match=r"tokens_per_step is 100; .* Nearest: 64 or 128"):
         train(model, batches, TrainConfig(num_steps=1, tokens_per_step=100), run_dir=tmp_path)
+
+
+def test_more_processes_than_examples_are_refused(batches: Batches) -> None:
+    with pytest.raises(InputError, match="25 processes have only 24 examples to share; start 1 to 24"):
+        Plan.of(TrainConfig(num_steps=1), batches, 25)
+    assert Plan.of(TrainConfig(num_steps=1), batches, 24) == Plan.of(TrainConfig(num_steps=1), batches, 1)
+
+
+def test_one_process_alone_has_nobody_to_share_the_model_with(
+    model: Model, batches: Batches, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"there is only one\. Start two or more: torchrun"):
+        train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path, shard=True)
+
+
+def test_frozen_weights_stay_bit_for_bit_and_trackers_get_the_curve(
+    model: Model, batches: Batches, tmp_path: Path
+) -> None:
+    frozen = model.model.layers[0].mlp.requires_grad_(False)
+    before = _weights(model)
+    told: list[dict[str, float]] = []
+    trackers = Trackers(None)
+    trackers.add = told.append  # type: ignore[method-assign]
+    config = TrainConfig(**{**STEPS, "precision": "bf16"})
+    result = train(model, batches, config, run_dir=tmp_path, trackers=trackers)
+    assert told == result.curve
+    moved = {name for name, tensor in _weights(model).items() if not tensor.equal(before[name])}
+    assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_another_run_in_the_same_place_is_refused(

@@ -106,3 +106,15 @@ def test_the_loss_without_gradients_is_the_same(model: Model, examples: Examples
     with torch.no_grad():
         without = summed_loss(model, batch)
     torch.testing.assert_close(without, summed_loss(model, batch).detach(), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_processes", [2, 4, 7])
+@pytest.mark.parametrize("numbers", [range(1), range(1, 5)], ids=["one batch", "four batches"])
+def test_what_processes_share_adds_up_to_the_gradient_of_one(
+    model: Model, examples: Examples, numbers: range, num_processes: int
+) -> None:
+    batches = Batches(examples, 100)
+    whole = [batches[number] for number in numbers]
+    shares = [batch for rank in range(num_processes) for batch in batches.share(numbers, rank, num_processes)]
+    assert all(batch.num_targets for batch in shares)
+    _assert_same(_gradients(model, whole), _gradients(model, shares))

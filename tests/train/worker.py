@@ -43,7 +43,9 @@ if size > 1:
 
 model = small["make_model"]()
 batches = Batches(small["make_examples"](), job.get("max_tokens", 64), seed=3)
-result = train(model, batches, TrainConfig(**job["config"]), run_dir=Path(job["run_dir"]))
+result = train(
+    model, batches, TrainConfig(**job["config"]), run_dir=Path(job["run_dir"]), shard=job.get("shard", False)
+)
 if job.get("rank", 0) == 0:
     curve = torch.tensor([point["loss"] for point in result.curve], dtype=torch.float64)
     save_file({**model.state_dict(), "curve": curve}, job["out"])
