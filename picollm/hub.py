@@ -10,7 +10,7 @@ from picollm.errors import CheckpointError, InputError, UnavailableError
 # Weights and descriptions only: no pickle, no Python, nothing that a checkpoint could run.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _NESTED = ["*/*"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve(location: str | Path, revision: str | None = None) -> Path:
@@ -26,7 +26,7 @@ def resolve(location: str | Path, revision: str | None = None) -> Path:
     if path.exists():
         raise CheckpointError(f"{path} is a file; expected a directory or a Hub id such as org/name.")
     # "runs/sft" looks like an id, but where "runs" is a directory here the person meant a directory.
-    if isinstance(location, Path) or not _HUB_ID.fullmatch(location) or path.parent.is_dir():
+    if isinstance(location, Path) or not HUB_ID.fullmatch(location) or path.parent.is_dir():
         raise CheckpointError(
             f"there is no checkpoint at {location}; expected a directory with config.json and "
             "model.safetensors, or a Hub id such as org/name."
