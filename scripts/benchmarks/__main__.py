@@ -1,4 +1,4 @@
-"""``scripts/bench NAME [--json]``: run one benchmark and show its ratios."""
+"""``scripts/bench NAME [--json] [--full]``: run one benchmark and show its ratios."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import scripts.benchmarks
 
 def main(arguments: list[str]) -> int:
     names = sorted(m.name for m in pkgutil.iter_modules(scripts.benchmarks.__path__) if m.name != "__main__")
-    chosen = [a for a in arguments if a != "--json"]
+    chosen = [a for a in arguments if a not in ("--json", "--full")]
     if len(chosen) != 1 or chosen[0] not in names:
-        print(f"usage: scripts/bench {{{','.join(names)}}} [--json]", file=sys.stderr)
+        print(f"usage: scripts/bench {{{','.join(names)}}} [--json] [--full]", file=sys.stderr)
         return 2
-    result = importlib.import_module(f"scripts.benchmarks.{chosen[0]}").run()
+    run = importlib.import_module(f"scripts.benchmarks.{chosen[0]}").run
+    result = run(full=True) if "--full" in arguments else run()
     if "--json" in arguments:
         json.dump(result, sys.stdout)
         print()
