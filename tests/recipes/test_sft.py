@@ -1,0 +1,204 @@
+"""Fine-tuning: what is too long goes by the named rule and is counted, and wrong input is one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from picollm import Checkpoint, Conversation
+from picollm.chat.format import ChatFormat
+from picollm.data.mixture import Source
+from picollm.errors import CheckpointError, ContextError, InputError
+from picollm.model.lora_config import Lora
+from picollm.recipes.config import Recipe, SftRecipe
+from picollm.recipes.conversations import read_mixture
+from picollm.recipes.sft import finetune
+from picollm.recipes.stage import Stage
+from picollm.tasks.registry import load_task
+from picollm.train.config import TrainConfig
+
+SIZES = [(3, 4), (20, 25), (2, 2), (1, 200), (9, 9)]  # words of question and answer
+
+
+def _talk(sizes: list[tuple[int, int]], system: str | None = None) -> dict[str, Any]:
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, answer in sizes:
+        messages += [{"role": "user", "content": "why " * question}]
+        messages += [{"role": "assistant", "content": "so " * answer}]
+    return {"messages": messages}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "talks.jsonl"
+    talks = [_talk(SIZES[:1]), _talk(SIZES, "be kind"), _talk([(1, 300)])]
+    path.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    return path
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        from picollm.progress import SILENT
+
+        self.bar = SILENT.bar
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _read(rows: Path, fmt: ChatFormat, too_long: str) -> tuple[Any, list[str]]:
+    source, notes = Source("jsonl", str(rows)), Notes()
+    task = load_task("jsonl", "train", location=str(rows))
+    recipe = Recipe(mixture=(source,), sft=SftRecipe(too_long=too_long))
+    reading = read_mixture(recipe, [task], fmt, 150, rows.parent / "cache", progress=notes)
+    return reading, notes.lines
+
+
+@pytest.fixture
+def fmt(story: tuple[Path, Recipe]) -> ChatFormat:
+    found = Checkpoint.load(story[0] / "sft").format
+    assert found is not None
+    return found
+
+
+def test_longer_conversations_are_dropped_and_counted(rows: Path, fmt: ChatFormat) -> None:
+    reading, notes = _read(rows, fmt, "drop")
+    (counts,) = reading.provenance
+    assert len(reading.examples) == 1
+    assert (counts["rows"], counts["too_long"], counts["parts"]) == (3, 2, 0)
+    assert notes == ["longer than 150 tokens (drop): jsonl 2"]
+
+
+def test_longer_conversations_are_split_between_turns(rows: Path, fmt: ChatFormat) -> None:
+    reading, notes = _read(rows, fmt, "split")
+    (counts,) = reading.provenance
+    assert (counts["rows"], counts["too_long"]) == (3, 2) and counts["parts"] == len(reading.examples) - 1
+    assert notes == [f"longer than 150 tokens (split): jsonl 2 ({counts['parts']} parts kept)"]
+    said: list[tuple[int, int]] = []
+    for index in range(1, len(reading.examples)):
+        ids = reading.examples.ids(index).tolist()
+        assert len(ids) <= 150
+        part = fmt.parse(ids).messages
+        assert part[0].text == "be kind" and [m.role for m in part[1:3]] == ["user", "assistant"]
+        turns = [len(message.text.split()) for message in part[1:]]
+        said += zip(turns[::2], turns[1::2], strict=True)
+    assert said == [size for size in SIZES if size != (1, 200)]
+
+
+def test_a_longer_conversation_can_be_an_error_that_names_it(rows: Path, fmt: ChatFormat) -> None:
+    with pytest.raises(ContextError, match=r"talks\.jsonl.*at most 150 .*--too-long drop or split"):
+        _read(rows, fmt, "raise")
+
+
+def _recipe(story: tuple[Path, Recipe], **changes: Any) -> Recipe:
+    recipe = story[1]
+    return dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, **changes))
+
+
+def test_validation_is_per_source_in_nats_and_bits_per_byte(story: tuple[Path, Recipe]) -> None:
+    record = Checkpoint.load(story[0] / "sft").record
+    for source in story[1].mixture:
+        assert record.curve[-1][f"validation/{source.task}"] > 0
+        assert record.curve[-1][f"validation/{source.task}/bits_per_byte"] > 0
+    traces = {path.name for path in (story[0] / "sft.run").iterdir()}
+    assert {"metrics.jsonl", "loss.svg", "learning_rate.svg", "tensorboard"} <= traces
+
+
+def test_an_adapter_is_saved_and_opens_as_a_chat_model(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    recipe = _recipe(
+        story, lora=Lora(4), train=TrainConfig(num_steps=3, learning_rate=1e-2, precision="fp32")
+    )
+    record = finetune(recipe, tmp_path / "adapter")
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {
+        p.name for p in (tmp_path / "adapter").iterdir()
+    }
+    opened, base = Checkpoint.load(tmp_path / "adapter"), Checkpoint.load(story[0] / "base")
+    assert opened.format is not None and opened.record.curve == record.curve
+    ids = torch.arange(5, 20)
+    assert not torch.allclose(
+        opened.model(ids, torch.arange(15)), base.model(ids, torch.arange(15)), atol=1e-3
+    )
+    assert finetune(recipe, tmp_path / "adapter").curve == record.curve
+
+
+def test_two_processes_learn_what_one_does_and_write_once(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["picollm.recipes.sft"])
+    script = str(Path(__file__).with_name("worker.py"))
+    job = {"recipe": story[1], "out": str(tmp_path / "sft"), "store": str(tmp_path / "store"), "size": 2}
+    jobs = [{"job": {**job, "rank": rank}} for rank in range(2)]
+    workers = [context.Process(target=runpy.run_path, args=(script, each, "__main__")) for each in jobs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    one, two = Checkpoint.load(story[0] / "sft"), Checkpoint.load(tmp_path / "sft")
+    for point, other in zip(one.record.curve, two.record.curve, strict=True):
+        assert other["loss"] == pytest.approx(point["loss"], rel=1e-4)
+        assert other["supervised_tokens"] == point["supervised_tokens"]
+    assert len(list((tmp_path / "sft.run" / "tensorboard").iterdir())) == 1
+
+
+def test_a_base_that_was_taught_another_format_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    recipe = _recipe(story, base=str(story[0] / "sft"), format="chatml")
+    with pytest.raises(InputError, match=r"taught the chat format 'picollm'.*--format picollm"):
+        finetune(recipe, tmp_path / "out")
+
+
+def test_lora_refuses_tokens_that_it_cannot_train(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    recipe = _recipe(story, format="chatml", lora=Lora(2))
+    with pytest.raises(InputError, match="lacks 3 control tokens of the format 'chatml'"):
+        finetune(recipe, tmp_path / "out")
+
+
+def test_a_base_of_no_known_kind_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text(
+        '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}'
+    )
+    with pytest.raises(CheckpointError, match="LlamaForCausalLM"):
+        finetune(_recipe(story, base=str(tmp_path / "gpt2")), tmp_path / "out")
+
+
+def test_an_empty_mixture_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no \[\[mixture\]\] tables"):
+        finetune(dataclasses.replace(story[1], mixture=()), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "said"), [("dropp", "did you mean 'drop'"), ("cut it", "expected one of")])
+def test_an_unknown_rule_names_the_nearest(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        SftRecipe(too_long=name)
+
+
+def test_an_unfinished_run_on_more_rows_is_neither_continued_nor_dropped(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "out", {"seed": 1, "data": ["abc"]}, rows={"talks": 12})
+    with pytest.raises(KeyboardInterrupt), stage.running():
+        (stage.run_dir / "state").mkdir()
+        raise KeyboardInterrupt
+    fewer = Stage(tmp_path / "out", {"seed": 1, "data": ["def"]}, rows={"talks": 9})
+    with (
+        pytest.raises(InputError, match=r"on 12 rows of talks; it has 9 now. Restore the 12 rows"),
+        fewer.running(),
+    ):
+        pass
+    other = Stage(tmp_path / "out", {"seed": 2, "data": ["def"]}, rows={"talks": 9})
+    with other.running():
+        assert not (other.run_dir / "state").exists()
+
+
+def test_a_conversation_that_fits_is_one_example(fmt: ChatFormat, tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps(_talk([(2, 3)])) + "\n")
+    reading, notes = _read(path, fmt, "raise")
+    whole = fmt.render_conversation(Conversation.from_dict(_talk([(2, 3)])))
+    assert reading.examples.ids(0).tolist() == whole.ids[: len(reading.examples.ids(0))] and not notes
