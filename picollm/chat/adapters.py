@@ -23,7 +23,7 @@ class Layout:
 
     looks: str
     fits: Callable[[Any], bool]
-    convert: Callable[[Any], list[Any]]
+    convert: Callable[[Any], Any]
 
 
 def recognize(row: Any) -> str:
@@ -79,7 +79,7 @@ def _from_sharegpt(row: Any) -> list[Any]:
     messages = _system(row)
     for index, turn in enumerate(row["conversations"]):
         speaker = turn["from"]
-        if speaker not in _SHAREGPT_ROLES:
+        if not isinstance(speaker, str) or speaker not in _SHAREGPT_ROLES:
             known = ", ".join(_SHAREGPT_ROLES)
             raise ConversationError(f"message {index}: unknown speaker {speaker!r}; expected one of {known}")
         weight = {} if turn.get("weight") is None else {"weight": turn["weight"]}
@@ -92,8 +92,10 @@ def _from_instruction(row: Any, context: str, answer: str) -> list[Any]:
     if row.get(context):
         question = f"{question}\n\n{row[context]}"
     messages = _system(row)
-    for asked, answered in row.get("history") or ():
-        messages += [_said("user", asked), _said("assistant", answered)]
+    for index, pair in enumerate(row.get("history") or ()):
+        if not _is_list(pair) or len(pair) != 2:
+            raise ConversationError(f"history, entry {index}: {pair!r:.40}; expected question and answer")
+        messages += [_said("user", pair[0]), _said("assistant", pair[1])]
     return [*messages, _said("user", question), _said("assistant", row[answer])]
 
 
@@ -126,8 +128,8 @@ def _said(role: str, content: Any) -> dict[str, Any]:
 LAYOUTS: dict[str, Layout] = {
     "messages": Layout(
         '{"messages": [{"role", "content"}, ...]}',
-        lambda row: _has_list(row, "messages"),
-        lambda row: list(row["messages"]),
+        lambda row: _has(row, "messages"),
+        lambda row: row["messages"],  # which the schema checks, and says best what is wrong
     ),
     "list": Layout('[{"role", "content"}, ...]', _is_list, list),
     "sharegpt": Layout('{"conversations": [{"from", "value"}, ...]}', _is_sharegpt, _from_sharegpt),

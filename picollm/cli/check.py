@@ -31,6 +31,7 @@ def check(
     max_tokens: Annotated[
         int | None, tyro.conf.arg(help="the limit of the training run; default: none")
     ] = None,
+    layout: Annotated[str | None, tyro.conf.arg(help="how rows are written; default: recognized")] = None,
     against: Annotated[
         tuple[str, ...], tyro.conf.arg(help="evaluation sets that must not occur in the data")
     ] = (),
@@ -44,6 +45,7 @@ def check(
         open_format(checkpoint, format),
         limit=max_tokens,
         against=open_sets(against),
+        layout=layout,
         examples=examples,
         workers=workers,
         progress=progress(),
@@ -68,7 +70,7 @@ def print_report(report: Report) -> None:
         shown.append(_source_row(f"{len(rows) - _SOURCES_SHOWN} more", rest, limited))
     if len(rows) > 1:
         shown.append(_source_row("all", report.total, limited))
-    files = ", ".join(str(each["file"]) for each in report.files)
+    files = ", ".join(f"{each['file']} ({each['layout']})" for each in report.files)
     print_table(f"{files} as {report.format['name']}", header, shown)
     if report.lengths:
         lengths = ", ".join(f"{name} {value:,}" for name, value in report.lengths.items())

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from picollm import paths
-from picollm.chat.conversation import Conversation
+from picollm.chat.adapters import LAYOUTS, conversation_from_row, recognize
 from picollm.chat.format import ChatFormat
 from picollm.chat.inspect import Inspection, to_html
 from picollm.cli.console import console, print_json
@@ -20,6 +20,7 @@ def show(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="JSON, JSON lines, parquet, also .gz")],
     index: Annotated[int, tyro.conf.arg(help="which conversation of the file, from 0")] = 0,
     format: Annotated[str | None, tyro.conf.arg(help="chat format; default: picollm")] = None,
+    layout: Annotated[str | None, tyro.conf.arg(help="how rows are written; default: recognized")] = None,
     checkpoint: Annotated[
         str | None, tyro.conf.arg(help="whose tokenizer; default: runs/sft or the base")
     ] = None,
@@ -32,9 +33,13 @@ def show(
     if not 0 <= index < len(rows):
         raise InputError(f"{file} has {len(rows)} conversations, counted from 0; there is no number {index}.")
     try:
-        conversation = Conversation.from_dict(rows[index])
+        layout = layout or recognize(rows[index])
+        conversation = conversation_from_row(rows[index], layout)
     except ConversationError as error:
         raise DataError(f"{rows.where(index)}: {error}") from error
+    console.print(
+        f"{rows.where(index)}, read as {layout}: {LAYOUTS[layout].looks}", style="dim", markup=False
+    )
     inspection = Inspection.of(open_format(checkpoint, format), conversation)
     if html is not None:
         with paths.atomic_file(html) as temporary:

@@ -1,4 +1,4 @@
-"""Readers of single data files: parquet, JSON lines, a JSON list, text; gzip-ed or not.
+"""Readers of single data files: parquet, JSON lines, one JSON value, text; gzip-ed or not.
 
 A reader knows where each row is and reads it when asked for, so a file costs twelve bytes a row of memory
 (parquet: one row group), not its size. Only a JSON list has to be held whole. Readers can be sent to another
@@ -64,9 +64,21 @@ def _open_text(path: Path) -> Source:
         raise DataError(f"{path} is UTF-16; expected UTF-8. Save it as UTF-8.")
     if path.name.removesuffix(".gz").endswith(".txt"):
         return Lines(text, _text_row)
-    if head.removeprefix(_BOM).lstrip()[:1] == b"[":
-        return _json_list(text.read(0, text.size).removeprefix(_BOM), path)
+    if _is_one_value(head.removeprefix(_BOM).lstrip(), path):
+        return _json_value(text.read(0, text.size).removeprefix(_BOM), path)
     return Lines(text, _json_row)
+
+
+def _is_one_value(head: bytes, path: Path) -> bool:
+    """Return whether a file is a single JSON value, a list of rows or one row over several lines."""
+    first, _, others = head.partition(b"\n")
+    if not others.strip():
+        return head[:1] == b"["
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return head[:1] == b"[" or (path.name.removesuffix(".gz").endswith(".json") and first.strip() == b"{")
+    return False
 
 
 class Text:
@@ -254,9 +266,16 @@ def _json_row(text: str) -> Row:
         raise _RowError(f"no valid JSON at column {error.colno} ({error.msg})") from error
     except RecursionError as error:
         raise _RowError("the JSON is nested too deeply") from error
-    if not isinstance(row, dict):
-        raise _RowError(f"expected a JSON object, not {type(row).__name__}")
-    return row
+    return _row_of(row)
+
+
+def _row_of(value: Any) -> Row:
+    """Return a JSON value as a row; a bare list is the messages of a conversation."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return {"messages": value}
+    if not isinstance(value, dict):
+        raise _RowError(f"expected a JSON object, not {type(value).__name__}")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Row:
@@ -267,12 +286,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def _json_list(data: bytes, path: Path) -> list[Row]:
+def _json_value(data: bytes, path: Path) -> list[Row]:
     try:
-        rows = json.loads(data, object_pairs_hook=_unique)
+        value = json.loads(data, object_pairs_hook=_unique)
     except (_RowError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no valid JSON list: {error}.") from error
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {index}: expected a JSON object, not {type(row).__name__}.")
-    return list(rows)
+    if not isinstance(value, list) or (value and all(isinstance(v, dict) and "role" in v for v in value)):
+        return [_row_of(value)]  # one row, or the messages of one conversation
+    rows = []
+    for index, each in enumerate(value):
+        try:
+            rows.append(_row_of(each))
+        except _RowError as error:
+            raise DataError(f"{path}, row {index}: {error}.") from error
+    return rows

@@ -122,7 +122,9 @@ def test_evaluation_rows_in_the_data_are_damaging(fmt: ChatFormat) -> None:
 def test_several_processes_show_the_same_in_the_same_order(fmt: ChatFormat) -> None:
     sets = [rows_of([*primer_rows("train", 600), talk("Hi", ""), talk("a")], "train")]
     examiner = Examiner(fmt, 40, EvaluationTexts([primer_rows("test", 50)]))
-    alone, together = (in_order(examiner.examine, _chunks(sets), workers) for workers in (1, 2))
+    alone, together = (
+        in_order(examiner.examine, _chunks(sets, ["messages"] * len(sets)), workers) for workers in (1, 2)
+    )
     for one, other in itertools.zip_longest(alone, together):
         assert (one.findings, one.sources) == (other.findings, other.sources)
         for name in ("rows", "lengths", "keys", "signatures"):
@@ -135,7 +137,7 @@ def test_the_report_is_json(fmt: ChatFormat) -> None:
     report = check([rows], fmt, limit=5, against=[rows_of([talk("Hi")], "test")])
     document = json.loads(json.dumps(report.to_dict()))
     assert document["damaging"] is True and document["limit"] == 5
-    assert document["files"] == [{"file": "three", "rows": 3, "sha256": rows.digest}]
+    assert document["files"] == [{"file": "three", "rows": 3, "sha256": rows.digest, "layout": "messages"}]
     assert document["sources"].keys() == {"a", "three"}
     assert document["sources"]["a"]["supervised_end_share"] == 1.0
     assert [each["problem"] for each in document["problems"]] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from picollm.chat.adapters import LAYOUTS, recognize
 from picollm.chat.format import ChatFormat
 from picollm.data.check.counts import Counts
 from picollm.data.check.examiner import Chunk, Examiner
@@ -15,7 +16,7 @@ from picollm.data.check.report import Report
 from picollm.data.readers import Row
 from picollm.data.rows import HUB, Rows, find_files, load_rows
 from picollm.data.workers import in_order
-from picollm.errors import DataError, InputError
+from picollm.errors import ConversationError, DataError, InputError
 from picollm.progress import SILENT, Progress
 
 _CHUNK_ROWS = 256
@@ -42,6 +43,7 @@ def check(
     *,
     limit: int | None = None,
     against: Sequence[Rows] = (),
+    layout: str | None = None,
     examples: int = 5,
     workers: int = 1,
     progress: Progress = SILENT,
@@ -49,7 +51,8 @@ def check(
     """Return what is wrong with the conversations of ``sets``, as ``fmt`` renders them.
 
     ``limit`` is the most tokens a conversation may have in training; ``against`` are evaluation sets that
-    must not occur in the data. Of each kind of problem the first ``examples`` places are reported.
+    must not occur in the data. ``layout`` is how rows are written, one of ``LAYOUTS``; without it each file's
+    first row tells. Of each kind of problem the first ``examples`` places are reported.
 
     Raises:
         InputError: A number is out of range.
@@ -59,12 +62,17 @@ def check(
     for name, value, least in (("limit", limit, 1), ("examples", examples, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; expected at least {least}.")
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"no layout is called {layout!r}; expected one of {', '.join(LAYOUTS)}.")
+    layouts = [layout or _layout(rows) for rows in sets]
     evaluation = EvaluationTexts(against)
     num_rows = sum(map(len, sets))
     gathered = Gathered(Places.of(sets), examples)
     with progress.bar("checking conversations", num_rows, "rows") as bar:
         examiner = Examiner(fmt, limit, evaluation)
-        chunks = in_order(examiner.examine, _chunks(sets), workers if num_rows >= _ROWS_FOR_WORKERS else 1)
+        chunks = in_order(
+            examiner.examine, _chunks(sets, layouts), workers if num_rows >= _ROWS_FOR_WORKERS else 1
+        )
         for examined in chunks:
             gathered.add(examined)
             bar.advance(sum(counts.rows for counts in examined.sources.values()))
@@ -73,7 +81,10 @@ def check(
     for counts in gathered.sources.values():
         total.add(counts)
     return Report(
-        files=[{"file": rows.name, "rows": len(rows), "sha256": rows.digest} for rows in sets],
+        files=[
+            {"file": rows.name, "rows": len(rows), "sha256": rows.digest, "layout": name}
+            for rows, name in zip(sets, layouts, strict=True)
+        ],
         format={"name": fmt.name, "fingerprint": fmt.fingerprint},
         limit=limit,
         total=total,
@@ -84,12 +95,22 @@ def check(
     )
 
 
-def _chunks(sets: Sequence[Rows]) -> Iterator[Chunk]:
+def _layout(rows: Rows) -> str:
+    """Return the layout of the first row, ``messages`` where it is in none that is known."""
+    first = _read(rows, 0) if len(rows) else ""
+    try:
+        return recognize(first)
+    except ConversationError:
+        return "messages"
+
+
+def _chunks(sets: Sequence[Rows], layouts: Sequence[str]) -> Iterator[Chunk]:
     number = 0
-    for rows in sets:
+    for rows, layout in zip(sets, layouts, strict=True):
         for start in range(0, len(rows), _CHUNK_ROWS):
             end = min(start + _CHUNK_ROWS, len(rows))
-            yield Chunk(number + start, rows.name, [_read(rows, index) for index in range(start, end)])
+            read = [_read(rows, index) for index in range(start, end)]
+            yield Chunk(number + start, rows.name, read, layout)
         number += len(rows)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from picollm.chat.adapters import conversation_from_row
 from picollm.chat.conversation import Conversation, Message, Part
 from picollm.chat.format import ChatFormat, Rendered
 from picollm.chat.format_specification import SPECIFICATIONS, Specification
@@ -32,6 +33,7 @@ class Chunk(NamedTuple):
     start: int
     source: str
     rows: Sequence[Mapping[str, Any] | str]
+    layout: str = "messages"
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Examiner:
         sources: defaultdict[str, Counts] = defaultdict(Counts)
         seen = _Seen()
         for row, content in enumerate(chunk.rows, chunk.start):
-            counts, problems = self._examine_row(row, content, seen)
+            counts, problems = self._examine_row(row, content, chunk.layout, seen)
             named = content.get("source") if isinstance(content, Mapping) else None
             sources[named if isinstance(named, str) else chunk.source].add(counts)
             findings += [Finding(problem, row, text) for problem, text in problems]
@@ -91,12 +93,12 @@ class Examiner:
         )
 
     def _examine_row(
-        self, row: int, content: Mapping[str, Any] | str, seen: _Seen
+        self, row: int, content: Mapping[str, Any] | str, layout: str, seen: _Seen
     ) -> tuple[Counts, list[tuple[Problem, str]]]:
         if isinstance(content, str):
             return Counts(rows=1), [(Problem.UNREADABLE, content)]
         try:
-            conversation = Conversation.from_dict(content)
+            conversation = conversation_from_row(content, layout)
         except ConversationError as error:
             return Counts(rows=1), diagnose(content, error)
         try:
