@@ -1,4 +1,4 @@
-"""The package as others get it: an sdist, the wheel made from it, and that wheel at work outside the repository."""
+"""The package as others get it: an sdist, the wheel made from it, and that wheel outside the repository."""
 
 from __future__ import annotations
 
