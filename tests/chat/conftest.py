@@ -8,12 +8,15 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
 from picollm.data import primer
 from picollm.tokenizer import Tokenizer
+
+settings.register_profile("thorough", max_examples=3000, deadline=None)
 
 
 @cache

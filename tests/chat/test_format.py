@@ -16,7 +16,6 @@ from picollm.chat.format_specification import SPECIFICATIONS, Specification
 from picollm.errors import ConversationError, InputError
 from picollm.tokenizer import Tokenizer
 
-settings.register_profile("thorough", max_examples=3000, deadline=None)
 few = settings(max_examples=80, deadline=None) if settings.default.max_examples == 100 else settings()
 Make = Callable[[str], ChatFormat]
 
