@@ -32,6 +32,9 @@ def evaluate(
     max_tokens: Annotated[int, tyro.conf.arg(help="longest reply, in tokens")] = 256,
     seed: int = 0,
     device: str = "cpu",
+    agree: Annotated[
+        bool, tyro.conf.arg(help="have transformers answer the same questions, and count differences")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a checkpoint on tasks, each with its 95 % interval and chance level."""
@@ -46,6 +49,7 @@ def evaluate(
         max_tokens=max_tokens,
         seed=seed,
         device=device,
+        agree=agree,
         progress=progress(),
     )
     if found is None:
@@ -80,6 +84,8 @@ def _show(found: Evaluation) -> None:
     for name, value in (("ChatCORE", found.chat_core), ("CORE", found.core)):
         if value is not None:
             console.print(f"{name} {value:.3f}: the mean of the scores with chance at 0 and perfect at 1")
+    for same in found.agreements:
+        console.print(f"{same.task}: transformers answers {same.num_same} of {same.num} questions alike")
     for score in found.scores:
         if score.num_too_long or score.num_shortened:
             console.print(

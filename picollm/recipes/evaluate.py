@@ -14,9 +14,10 @@ from picollm import __version__, paths
 from picollm.checkpoint import Checkpoint
 from picollm.data.documents import PRIMER, open_corpus
 from picollm.errors import DataError, InputError
+from picollm.eval.agreement import Agreement, Transformers, agreement
 from picollm.eval.answers import Form
 from picollm.eval.bits import BitsPerByte, document_bits
-from picollm.eval.evaluate import check_form, evaluate
+from picollm.eval.evaluate import check_form, choose, evaluate
 from picollm.eval.journal import Journal
 from picollm.eval.score import Score, chat_core
 from picollm.infer.engine import Engine
@@ -32,6 +33,7 @@ BITS = "bits"
 _ALL_CORE = "core"
 _NUM_SLOTS = 32
 _NUM_DOCUMENTS = 100
+_MOST_COMPARED = 300
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Evaluation:
     checkpoint: str
     scores: tuple[Score, ...]
     bits: dict[str, BitsPerByte]
+    agreements: tuple[Agreement, ...]
     seconds: float
 
     @property
@@ -64,6 +67,7 @@ class Evaluation:
             "checkpoint": self.checkpoint,
             **together,
             "bits_per_byte": bits,
+            "agreements": [dataclasses.asdict(found) for found in self.agreements],
             "seconds": self.seconds,
             "scores": scores,
         }
@@ -79,6 +83,7 @@ def evaluate_checkpoint(
     max_tokens: int = 256,
     seed: int = 0,
     device: str = "cpu",
+    agree: bool = False,
     progress: Progress = SILENT,
 ) -> Evaluation | None:
     """Return the scores on the test rows of ``tasks``; None in all but the first of several processes.
@@ -86,7 +91,8 @@ def evaluate_checkpoint(
     A task is a name, ``name=location``, a JSON-lines file, ``core`` (twenty tasks) or ``bits`` (bits per
     byte). Without ``form``, a base checkpoint is asked in both forms that a task has, and one that was
     fine-tuned in chat form. Answers are kept in ``eval`` below the home of artifacts until all are there: the
-    same command goes on where it was interrupted.
+    same command goes on where it was interrupted. With ``agree``, transformers answers the same too,
+    from the same directory (at most 300 of a task), and it is counted where it answers otherwise.
 
     Raises:
         InputError: No task, an unknown one, a limit below 1, or chat form of a checkpoint without format.
@@ -123,9 +129,12 @@ def evaluate_checkpoint(
         if not ranks.first:
             return None
         bits = _bits(loaded, data_root, limit or _NUM_DOCUMENTS, progress) if BITS in tasks else {}
+        chat = [task for task, each in asked if each == "chat"] if agree else []
+        agreements = _agreements(engine, loaded, chat, limit, seed, max_tokens, progress)
         for journal in journals:
             journal.remove()
-    return Evaluation(checkpoint, tuple(scores), bits, round(time.perf_counter() - start, 2))
+    seconds = round(time.perf_counter() - start, 2)
+    return Evaluation(checkpoint, tuple(scores), bits, agreements, seconds)
 
 
 def open_tasks(names: Sequence[str], data_root: Path | None) -> list[Task]:
@@ -184,6 +193,25 @@ def _journal(checkpoint: Checkpoint, task: Task, form: Form, max_tokens: int, ra
     inputs = [__version__, checkpoint.weights_sha256, format, task.name, task.rows.digest, form, max_tokens]
     name = f"{task.name.replace('/', '-')}.{form}.{digest(inputs)[:12]}"
     return Journal(paths.home() / "eval" / name, ranks.rank)
+
+
+def _agreements(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    tasks: Sequence[Task],
+    limit: int | None,
+    seed: int,
+    max_tokens: int,
+    progress: Progress,
+) -> tuple[Agreement, ...]:
+    if not tasks:
+        return ()
+    other = Transformers(checkpoint)
+    num = min(limit or _MOST_COMPARED, _MOST_COMPARED)
+    return tuple(
+        agreement(engine, other, task, choose(task, num, seed), max_tokens=max_tokens, progress=progress)
+        for task in tasks
+    )
 
 
 def _bits(

@@ -5,8 +5,8 @@ answering one problem after the other. ``mmlu_vs_padded``: MMLU's test questions
 against transformers with the same weights in batches of 16, padded on the left, computing the last logits
 only. 12.6 M parameters, float32, two threads.
 
-Both sides get the same prompts in the chat format. The quick run takes a part of the rows (``NUM_QUICK``), and
-of these only ``NUM_ALONE`` problems one by one; ``--full`` takes all 660 problems and all 6,835 questions on
+Both sides get the same prompts in the chat format. The quick run takes a part of the rows (``NUM_QUICK``),
+and of these only ``NUM_ALONE`` problems one by one; ``--full`` takes all 660 problems and 6,835 questions on
 both sides, which is an hour. Rows are those of ``../shared/data``, or $PICOLLM_TEST_DATA; without them the
 primer's.
 """

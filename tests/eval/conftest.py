@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,12 @@ def tokenizer() -> Tokenizer:
 def checkpoint(tokenizer: Tokenizer) -> Checkpoint:
     fmt = ChatFormat.named("picollm", tokenizer)
     return Checkpoint(random_model(len(tokenizer), 1), tokenizer, fmt, Record("sft"), Path("random"))
+
+
+@pytest.fixture(scope="session")
+def make_model(tokenizer: Tokenizer) -> Callable[[int], Model]:
+    """Return a maker of random models for the tokenizer, by seed."""
+    return lambda seed: random_model(len(tokenizer), seed)
 
 
 BASE_TEXT = (
