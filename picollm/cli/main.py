@@ -67,9 +67,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
+    from picollm.cli.help import command_help
+
     module, function, _ = COMMANDS[name]
     try:
         command = getattr(importlib.import_module(module), function)
+        if {"-h", "--help"} & {*arguments}:
+            if isinstance(command, dict) and arguments[0] in command:
+                name, command = f"{name} {arguments[0]}", command[arguments[0]]
+            print(command_help(name, command))
+            sys.exit(0)
         run = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
         return int(run(command, prog=f"picollm {name}", args=arguments) or 0)
     except PicoError as error:

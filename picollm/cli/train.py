@@ -18,7 +18,7 @@ from picollm.train.config import TrainConfig
 if TYPE_CHECKING:
     from picollm.record import Record
 
-ConfigPath = Annotated[Path, tyro.conf.arg(help="the recipe, a TOML file of configs/")]
+ConfigPath = Annotated[Path, tyro.conf.arg(help="the recipe: a TOML file, or the name of a shipped one")]
 DataRoot = Annotated[
     Path | None, tyro.conf.arg(help="a directory of data sets in the published Hugging Face layouts")
 ]
@@ -26,7 +26,7 @@ Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the res
 SaveEvery = Annotated[int | None, tyro.conf.arg(help="steps between saved training states")]
 Track = Annotated[str | None, tyro.conf.arg(help="send metrics to wandb or trackio too")]
 Shard = Annotated[str | None, tyro.conf.arg(help="full: spread the model over all processes (FSDP2)")]
-PICO_CPU = Path("configs/pico-cpu.toml")
+PICO_CPU = Path("pico-cpu")
 Settings = TypeVar("Settings", SftRecipe, TrainConfig)
 
 
@@ -80,18 +80,20 @@ def pretrain(
 
 
 def sft(
-    config: ConfigPath = PICO_CPU,
-    base: Annotated[str | None, tyro.conf.arg(help="pico-base (shipped), a directory, or a Hub id")] = None,
-    data_root: DataRoot = None,
-    out: Path | None = None,
+    base: Annotated[
+        str | None, tyro.conf.arg(help="pico-base (shipped), a directory, or a Hub id; default: the recipe's")
+    ] = None,
     format: Annotated[
         str | None, tyro.conf.arg(help="chat format to teach: picollm, chatml, llama3, ...")
     ] = None,
+    config: ConfigPath = PICO_CPU,
+    out: Annotated[Path | None, tyro.conf.arg(help="the chat model; default: runs/sft")] = None,
+    learning_rate: Annotated[float | None, tyro.conf.arg(help="its peak; default: the recipe's")] = None,
+    epochs: Annotated[float | None, tyro.conf.arg(help="passes over the mixture")] = None,
+    data_root: DataRoot = None,
     max_tokens: Annotated[int | None, tyro.conf.arg(help="longest conversation, in tokens")] = None,
     too_long: Annotated[str | None, tyro.conf.arg(help="a longer one: drop, raise or split")] = None,
-    learning_rate: Annotated[float | None, tyro.conf.arg(help="its peak")] = None,
-    epochs: Annotated[float | None, tyro.conf.arg(help="passes over the mixture")] = None,
-    tokens_per_step: Annotated[int | None, tyro.conf.arg(help="over all processes")] = None,
+    tokens_per_step: Annotated[int | None, tyro.conf.arg(help="tokens of a step, over all processes")] = None,
     save_every: SaveEvery = None,
     keep: Annotated[
         str | None, tyro.conf.arg(help="weights to end with: last, or best by validation")
