@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from picollm.cli.console import console, print_json
+from picollm.cli.console import console, print_json, print_table, progress
 from picollm.data import identity as identities
 from picollm.errors import InputError
 
@@ -22,10 +22,13 @@ def verify(
     manifest: Annotated[Path | None, tyro.conf.arg(help="what the file must be; default: beside it")] = None,
     url: Annotated[str | None, tyro.conf.arg(help="a mirror that must hold the same bytes")] = None,
     download_to: Annotated[Path | None, tyro.conf.arg(help="where to store the verified download")] = None,
+    timeout_s: Annotated[float, tyro.conf.arg(help="how long a mirror may take in all")] = 30.0,
     json: Json = False,
 ) -> None:
-    """Check a file, and a mirror, against the manifest: bytes, rows, sha256 and schema."""
-    pinned = identities.verify(file, manifest, url, download_to)
+    """Check a file, and a mirror, against the manifest: bytes, rows, sha256, schema and roles."""
+    if download_to is not None and url is None:
+        raise InputError("--download-to stores what lies at --url; give both.")
+    pinned = identities.verify(file, manifest, url, download_to, timeout_s)
     path = file or identities.CONVERSATIONS
     console.print(
         f"{path.name}: {pinned.rows:,} rows, sha256 {pinned.sha256[:12]}..., as pinned", markup=False
@@ -72,4 +75,28 @@ def init(
     )
 
 
-ACTIONS = {"verify": verify, "build": build, "scan": scan, "init": init}
+def test(
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="a directory or Hub id")],
+    template: Template = None,
+    wrong: Annotated[int, tyro.conf.arg(help="how many wrong answers to show")] = 8,
+    json: Json = False,
+) -> None:
+    """Ask a checkpoint who it is: held-out wordings, under pressure and in other languages, greedily."""
+    from picollm.recipes.identity import ask_identity
+
+    score = ask_identity(checkpoint, template, progress=progress())
+    shares = [("all", score.all), *score.kinds.items(), *score.languages.items()]
+    rows = [
+        [name, f"{s.num_right}/{s.num}", f"{s.value:.1%}", f"{s.interval[0]:.0%}-{s.interval[1]:.0%}"]
+        for name, s in shares
+    ]
+    print_table(f"Who {checkpoint} says it is", ["questions", "right", "share", "95 %"], rows)
+    for answer in score.wrong[:wrong]:
+        asked = answer.item.messages[-1]["content"]
+        expected = " and ".join(answer.item.expect)
+        console.print(f"  {asked}\n    {answer.reply!r:.160}; expected {expected}", markup=False, style="dim")
+    if json:
+        print_json(dataclasses.asdict(score))
+
+
+ACTIONS = {"verify": verify, "build": build, "scan": scan, "test": test, "init": init}

@@ -23,7 +23,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("picollm.cli.export", "export", "a checkpoint as GGUF for llama.cpp, or for Ollama"),
     "certify": ("picollm.cli.export", "certify", "does every runtime read a checkpoint's chat format alike?"),
     "push": ("picollm.cli.export", "push", "upload a checkpoint to the Hugging Face Hub, with a model card"),
-    "identity": ("picollm.cli.identity", "ACTIONS", "verify, build, scan or start identity conversations"),
+    "identity": (
+        "picollm.cli.identity",
+        "ACTIONS",
+        "verify, build, scan or start an identity; test a model's",
+    ),
+    "mixture": ("picollm.cli.mixture", "ACTIONS", "what SFT is made of, by rows and by supervised tokens"),
+    "verify": ("picollm.cli.verify", "verify", "is a checkpoint whole, and are the data what it saw?"),
 }
 
 

@@ -68,7 +68,9 @@ def _folders(sources: Sequence[str], data_root: Path | None, seed: int, num_vali
         rows, held_out = _open_folder(source, data_root)
         training.append(rows)
         validation += [_text(row, source, index) for index, row in enumerate(held_out[:num_validation])]
-        provenance.append({"source": source, "sha256": rows.digest, "documents": len(rows)})
+        files = {Path(name).name: digest for name, digest in rows.files.items()}
+        about = {"source": source, "sha256": rows.digest, "files": files, "documents": len(rows)}
+        provenance.append(about)
     return Corpus(_endless(training, sources, seed), validation[:num_validation], provenance)
 
 

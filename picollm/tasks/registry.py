@@ -95,7 +95,7 @@ def load_task(
         raise InputError(f"task {name!r} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
-    rows = _rows(name, entry, split, data_root, location, seed).filtered(filter or {})
+    rows = _rows(name, entry, split, data_root, location, filter or {}, seed)
     return entry.kind(name, rows.limited(limit), split)
 
 
@@ -112,17 +112,23 @@ def has_rows(name: str, split: str, data_root: Path | None) -> bool:
 
 
 def _rows(
-    name: str, entry: Entry, split: str, data_root: Path | None, location: str | Path | None, seed: int
+    name: str,
+    entry: Entry,
+    split: str,
+    data_root: Path | None,
+    location: str | Path | None,
+    filter: Filter,
+    seed: int,
 ) -> Rows:
     place = _place(name, entry, data_root, location)
     if entry.kind is Identity:
-        rows = identity_rows(split, place)
+        rows = identity_rows(split, place).filtered(filter)
         return rows if split == "test" else _held_out(rows, split)
     if place is None:
-        return _generated(name, entry, split, seed)
+        return _generated(name, entry, split, seed).filtered(filter)
     if entry.twin == "words":
-        return load_words(place, split, seed=seed)
-    return _published(entry, place, split)
+        return load_words(place, split, seed=seed).filtered(filter)
+    return _published(entry, place, split, filter)
 
 
 def _place(name: str, entry: Entry, data_root: Path | None, location: str | Path | None) -> str | Path | None:
@@ -157,13 +163,13 @@ def _generated(name: str, entry: Entry, split: str, seed: int) -> Rows:
     return rows_of(primer.rows(entry.twin, split, seed=seed), f"primer/{entry.twin}/{split} (seed {seed})")
 
 
-def _published(entry: Entry, place: str | Path, split: str) -> Rows:
+def _published(entry: Entry, place: str | Path, split: str, filter: Filter) -> Rows:
     """Return the rows of ``split``; without validation rows of its own, a set gives up some training rows."""
     has = split_names(place)
     shares = split != "test" and "validation" not in has
     wanted = "train" if shares else split
     names = dict(entry.splits).get(wanted, (wanted,))
-    rows = load_rows(place, split=next((name for name in names if name in has), names[0]))
+    rows = load_rows(place, split=next((name for name in names if name in has), names[0])).filtered(filter)
     return _held_out(rows, split) if shares else rows
 
 
