@@ -5,19 +5,21 @@
 #   bash speedrun.sh --from-scratch      trains the tokenizer and the base model first, by the same code
 #   bash speedrun.sh --data-root DIR     from scratch on real data in the published Hugging Face layouts
 #   bash speedrun.sh --config FILE       another recipe of configs/ (configs/smol-hub.toml downloads its data)
+#   ... --identity-mirror URL            a second place that must hold the identity conversations, byte for byte
 #
 # Run it again at any time: a finished stage is skipped, an interrupted one continues where it was.
 # Everything lands in runs/ (or $PICOLLM_HOME).
 set -euo pipefail
 cd "$(dirname "$0")"
 
-usage() { sed -n '2,10p' "$0" | cut -c3-; }
-config='' data_root='' from_scratch=''
+usage() { sed -n '2,11p' "$0" | cut -c3-; }
+config='' data_root='' from_scratch='' identity_mirror=''
 while [ $# -gt 0 ]; do
   case $1 in
     --from-scratch) from_scratch=1 ;;
     --data-root) data_root=${2:?--data-root needs a directory}; shift ;;
     --config) config=${2:?--config needs a file}; shift ;;
+    --identity-mirror) identity_mirror=${2:?--identity-mirror needs an address}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "speedrun.sh: no option $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -37,7 +39,7 @@ picollm=.venv/bin/picollm
 stage() { "$picollm" "$1" --config "$config" ${data_root:+--data-root "$data_root"} "${@:2}"; }
 
 say "2. Who the model will be: the identity conversations, against their manifest"
-$picollm identity verify
+"$picollm" identity verify ${identity_mirror:+--url "$identity_mirror"}
 
 base=pico-base
 if [ -n "$from_scratch" ]; then
