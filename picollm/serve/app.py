@@ -194,3 +194,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ClientGone)
     async def on_gone(_: Request, __: ClientGone) -> Response:
         return Response(status_code=499)  # nobody reads it; the metrics count it
+
+    @app.exception_handler(Exception)
+    async def on_defect(_: Request, __: Exception) -> Response:
+        # The server logs the traceback; the client learns that it was not its fault.
+        return error_response(Refusal("the server failed; its log says why.", status=500))

@@ -10,6 +10,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,7 +68,8 @@ class Gate:
         except ClientGone:
             return
         else:
-            await self.app(scope, receive, counted)
+            with suppress(TimeoutError):  # the client does not read: there is nobody to answer
+                await self.app(scope, receive, counted)
 
     def _check_head(self, scope: Scope) -> None:
         if self._hosts is not None and _hostname(_header(scope, b"host")) not in self._hosts:

@@ -137,3 +137,24 @@ def test_a_public_address_needs_a_key_or_a_word() -> None:
 def test_a_port_in_use_is_said() -> None:
     with listen("127.0.0.1", 0) as first, pytest.raises(UnavailableError, match="cannot listen on"):
         listen("127.0.0.1", first.getsockname()[1])
+
+
+def test_a_defect_of_ours_has_the_same_shape(running, make_checkpoint, monkeypatch, capfd) -> None:
+    service = Service([Served("sft", make_checkpoint(), num_slots=1)])
+    monkeypatch.setattr(service, "num_requests", lambda: 1 / 0)
+    with running(service) as found:
+        status, _, body = ask(found, "GET", "/health")
+    assert status == 500 and json.loads(body)["error"]["type"] == "server_error"
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_client_that_does_not_read_is_dropped(running, make_checkpoint) -> None:
+    served = Served("sft", make_checkpoint(), num_slots=1)
+    with running(Service([served], Limits(send_timeout_s=0.2))) as found:
+        host, port = found.url.removeprefix("http://").split(":")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            connection.connect((host, int(port)))
+            for _ in range(400):  # pages that nobody reads, on one connection
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert ask(found, "GET", "/health")[0] == 200
