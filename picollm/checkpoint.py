@@ -39,6 +39,7 @@ __all__ = ["Checkpoint", "Record", "grow_embeddings", "verify"]
 RECORD, TEMPLATE = "record.json", "chat_template.jinja"
 _JSON_BYTES = 64 << 20
 _FORMAT_FILES = ("tokenizer.json", TEMPLATE)
+_ODD_VALUES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _CONSEQUENCES = ("chat_template_sha256", "fingerprint", "golden")
 
 
@@ -264,14 +265,18 @@ def _read_config(path: Path) -> ModelConfig:
         return ModelConfig.from_hf(found)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except _ODD_VALUES as error:
+        raise CheckpointError(f"{path}: config.json holds a value of the wrong kind ({error}).") from error
 
 
 def _read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
     try:
         tokenizer = Tokenizer.load(path)
+        _check_tokenizer(path, tokenizer, config)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    _check_tokenizer(path, tokenizer, config)
+    except _ODD_VALUES as error:
+        raise CheckpointError(f"{path}: tokenizer.json holds a value of the wrong kind ({error}).") from error
     return tokenizer
 
 

@@ -41,6 +41,7 @@ class Tokenizer:
             self._added = {token["content"]: token for token in specification["added_tokens"]}
             text_only = _only_text(specification)
             self._text_backend = tokenizers.Tokenizer.from_str(json.dumps(text_only))
+            self.is_byte_level = _has(specification["decoder"], "ByteLevel")
             self._fast = FastEncoder.build(text_only, [token["id"] for token in self._added.values()])
         except Exception as error:  # the Rust library raises bare Exception
             raise InputError(
@@ -48,7 +49,6 @@ class Tokenizer:
             ) from error
         self._source = source
         self._specification: dict[str, Any] = specification
-        self.is_byte_level = _has(specification["decoder"], "ByteLevel")
 
     # -- making one ----------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Tokenizer:
     def _added_pattern(self) -> re.Pattern[str]:
         def spelled(token: dict[str, Any]) -> str:  # some tokens swallow the white space beside them
             left, right = ("\\s*" if token[side] else "" for side in ("lstrip", "rstrip"))
-            return left + re.escape(token["content"]) + right
+            return left + re.escape(str(token["content"])) + right
 
         longest_first = sorted(self._added.values(), key=lambda token: -len(token["content"]))
         return re.compile("(" + "|".join(map(spelled, longest_first)) + ")" if longest_first else r"((?!))")

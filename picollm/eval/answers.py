@@ -48,7 +48,8 @@ def ask(
 
 def leaks_role(reply: Reply, tokenizer: Tokenizer) -> bool:
     """Return whether ``reply`` opens somebody else's turn, or spells a role or its marker."""
-    spelled = any(token in reply.text for token in tokenizer.special_tokens)
+    control = (token for token, i in tokenizer.special_tokens.items() if i in tokenizer.control_ids)
+    spelled = any(token in reply.text for token in control)
     return reply.finish_reason == "foreign_role" or spelled or _SPEAKER.search(reply.text) is not None
 
 
