@@ -19,7 +19,9 @@ from torch import Tensor
 CosSin = tuple[Tensor, Tensor]
 
 _FEW_ROWS = 32
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
 
 
 def _written_out(x: Tensor) -> bool:
@@ -59,6 +61,37 @@ class _Linear(torch.autograd.Function):
             g.T @ x if needs[1] else None,  # MKL is the faster one for this shape
             g.sum(0) if needs[2] else None,
         )
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return ``x`` with root mean square 1 over its last axis, times ``weight``; computed in float32."""
+    if not _written_out(x):
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+    out: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With n = x / rms(x), y = w n: dL/dx = (w g - n mean(w g n)) / rms(x), dL/dw is the sum of g n."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        full = x.float()
+        norm = torch.linalg.vector_norm(full, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return torch.mul(full, inverse).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        g, full_weight = grads[0].float(), weight.float()
+        normed = x.float() * inverse
+        products = g * normed
+        g_weight = products.flatten(0, -2).sum(0).to(weight.dtype)
+        mean = torch.matmul(products, full_weight).unsqueeze_(-1).div_(-x.shape[-1])
+        g_x = torch.mul(g, full_weight, out=products).addcmul_(normed, mean).mul_(inverse)
+        return g_x.to(x.dtype), g_weight, None
 
 
 def gate(gate_TF: Tensor, up_TF: Tensor) -> Tensor:

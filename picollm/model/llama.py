@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from picollm.model.attention import Documents
 from picollm.model.config import ModelConfig
+from picollm.model.kernels import gate, linear, rms_norm, rotate
 
 
 class AttentionCache(Protocol):
@@ -34,6 +35,10 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Do nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x @ weight.T + bias``."""
+        return linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -53,7 +58,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with root mean square 1 over its last axis, times the weight."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -115,7 +120,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's contribution to the stream, the shape of ``x``."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(gate(self.gate_proj(x), self.up_proj(x)))
         return out
 
 
@@ -234,10 +239,3 @@ class Model(nn.Module):
     ) -> Tensor:
         """Return float32 logits, ``[T, V]``, or ``[S, V]`` for the selected tokens."""
         return F.linear(self.hidden(ids, positions, select, cache), self.lm_head_weight).float()
-
-
-def rotate(x_THD: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-    """Return heads turned by their position's angles: channel ``i`` together with channel ``i + D/2``."""
-    cos, sin = (table[:, None].to(x_THD.dtype) for table in cos_sin)
-    left, right = x_THD.chunk(2, dim=-1)
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)

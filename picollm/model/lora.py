@@ -51,13 +51,13 @@ def add_lora(model: Model, lora: Lora, seed: int = 0) -> None:
         limit = min(layer.in_features, layer.out_features)
         if lora.rank > limit:
             raise InputError(f"LoRA rank {lora.rank} is more than {name} has; expected 1 to {limit}.")
-        like = {"dtype": torch.float32, "device": layer.weight.device}
+        device = layer.weight.device
         bound = math.sqrt(1 / layer.in_features)  # PEFT's: Kaiming uniform with a = sqrt(5)
         start = torch.empty(lora.rank, layer.in_features).uniform_(-bound, bound, generator=generator)
         layer.__class__ = LoraLinear
         assert isinstance(layer, LoraLinear)
-        layer.lora_A = nn.Parameter(start.to(**like))
-        layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, lora.rank, **like))
+        layer.lora_A = nn.Parameter(start.to(device))
+        layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, lora.rank, device=device))
         layer.scaling = lora.alpha / lora.rank
 
 

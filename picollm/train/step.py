@@ -14,6 +14,7 @@ from torch import Tensor
 from picollm.train.batches import NO_TARGET, Batch
 from picollm.train.loss import summed_cross_entropy
 from picollm.train.precision import Weights
+from picollm.train.sharding import ShardedWeights
 
 
 def summed_loss(model: Any, batch: Batch) -> Tensor:
@@ -27,7 +28,9 @@ def summed_loss(model: Any, batch: Batch) -> Tensor:
     return summed_cross_entropy(hidden_SE, model.lm_head_weight, batch.targets[select_S])
 
 
-def accumulate(model: Any, weights: Weights, batches: Iterable[Batch], num_targets: int) -> Tensor:
+def accumulate(
+    model: Any, weights: Weights | ShardedWeights, batches: Iterable[Batch], num_targets: int
+) -> Tensor:
     """Return the summed loss of ``batches``; add the gradient of that sum / ``num_targets`` to the masters.
 
     ``num_targets`` counts the supervised tokens of the whole step on every process, so that gradients of

@@ -26,6 +26,8 @@ def _angles() -> tuple[Tensor, Tensor]:
 CASES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "linear": (lambda x, w: kernels.linear(x, w, None), [(T, E), (16, E)]),
     "linear with bias": (kernels.linear, [(T, E), (16, E), (16,)]),
+    "norm": (lambda x, w: kernels.rms_norm(x, w, 1e-5), [(T, E), (E,)]),
+    "norm of heads": (lambda x, w: kernels.rms_norm(x, w, 1e-5), [(T, HEADS, D), (D,)]),
     "gate": (kernels.gate, [(T, E), (T, E)]),
     "rotate": (lambda x: kernels.rotate(x, _angles()), [(T, HEADS, D)]),
 }
