@@ -20,6 +20,7 @@ def export(
     checkpoint: CheckpointName = None,
     gguf: Annotated[bool, tyro.conf.arg(help="one file for llama.cpp")] = False,
     ollama: Annotated[bool, tyro.conf.arg(help="that file, and a Modelfile for `ollama create`")] = False,
+    merge: Annotated[bool, tyro.conf.arg(help="a LoRA adapter and its base as one checkpoint")] = False,
     type: Annotated[
         Literal["f32", "f16", "bf16", "q8_0"], tyro.conf.arg(help="how matrices are stored")
     ] = "f16",
@@ -27,21 +28,30 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a checkpoint in the files of llama.cpp and Ollama; transformers and vLLM open it as it is."""
-    if not (gguf or ollama):
+    if not (gguf or ollama or merge):
         raise InputError(
-            "nothing to write: give --gguf or --ollama. transformers, vLLM and TGI open the directory itself."
+            "nothing to write: give --gguf, --ollama or --merge. transformers, vLLM and TGI open the directory "
+            "itself."
         )
     from picollm.checkpoint import Checkpoint
     from picollm.interop.export import export as write
+    from picollm.interop.export import write_merged
 
     loaded = Checkpoint.load(checkpoint or str(paths.chat_checkpoint()))
-    written = write(loaded, out or Path(f"{loaded.path}.export"), type, ollama=ollama)
-    for file in written.files:
-        console.print(f"{file}  {file.stat().st_size:,} bytes", markup=False)
-    for note in written.notes:
+    files: list[Path] = []
+    notes: list[str] = []
+    if merge:
+        loaded, out = write_merged(loaded, out or Path(f"{loaded.path}.merged")), None
+        files.append(loaded.path)
+    if gguf or ollama:
+        written = write(loaded, out or Path(f"{loaded.path}.export"), type, ollama=ollama)
+        files, notes = files + written.files, written.notes
+    for file in files:
+        console.print(f"-> {file}", markup=False)
+    for note in notes:
         console.print(f"note: {note}", markup=False)
     if json:
-        print_json({"files": list(map(str, written.files)), "notes": written.notes})
+        print_json({"files": list(map(str, files)), "notes": notes})
 
 
 def certify(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from picollm import adapter
 from picollm.checkpoint import Checkpoint
 from picollm.errors import InputError
 from picollm.interop.gguf import write_gguf
@@ -46,3 +47,17 @@ def export(checkpoint: Checkpoint, directory: Path, kind: str = "f16", *, ollama
     if checkpoint.format is not None and checkpoint.format.has_tools:
         notes.append("Ollama's messages are plain text: replies there cannot call the calculator")
     return Exported([file, directory / MODELFILE], notes)
+
+
+def write_merged(checkpoint: Checkpoint, directory: Path) -> Checkpoint:
+    """Write a loaded adapter, merged with its base, as a checkpoint of its own, and return it.
+
+    Raises:
+        InputError: ``checkpoint`` is no adapter, or ``directory`` holds something else.
+        UnavailableError: no room or permission.
+    """
+    if not (checkpoint.path / adapter.CONFIG).is_file():
+        raise InputError(f"{checkpoint.path} is no adapter; there is nothing to merge.")
+    record = replace(checkpoint.record, files={})
+    Checkpoint.save(directory, checkpoint.model, checkpoint.tokenizer, checkpoint.format, record)
+    return Checkpoint.load(directory)
