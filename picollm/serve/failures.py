@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from picollm.errors import ContextError, ConversationError, PicoError
 from picollm.infer.params import SamplingParams
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_MEMBER = re.compile(r"str|int|float|bool|list\[.*\]")
 _SAMPLING_FIELDS = frozenset(SamplingParams.__dataclass_fields__)
 
 
@@ -75,8 +77,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> Refusal:
 
 def _path(loc: Sequence[str | int]) -> list[str | int]:
     """Return a place in the body without pydantic's names for the members of a union."""
-    return [step for step in loc[1:] if isinstance(step, int) or ((step.islower() and step.isidentifier())
-            and step not in ("str", "int", "float", "bool"))]  # fmt: skip
+    return [step for step in loc[1:] if isinstance(step, int) or not _MEMBER.fullmatch(step)]
 
 
 def _spelled(path: Sequence[str | int]) -> str:

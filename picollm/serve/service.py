@@ -121,8 +121,10 @@ class Service:
         limit = self.limits.max_tokens
         if asked is not None and limit is not None and asked > limit:
             raise Refusal(f"max_tokens is {asked}; this server writes at most {limit}.", param="max_tokens")
-        return asked if asked is not None else min(default or served.engine.context_length,
-                                                   limit or served.engine.context_length)  # fmt: skip
+        if asked is not None:
+            return asked
+        context = served.engine.context_length
+        return min(default or context, limit or context)
 
     async def chat_requests(
         self, served: Served, conversation: Conversation, params: Sequence[SamplingParams]

@@ -103,6 +103,7 @@ REFUSED = [
     ({"frequency_penalty": 0.5}, "frequency_penalty"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"whatever": 1}, "whatever"),
+    ({"Max-Tokens": 1}, "Max-Tokens"),
 ]
 
 
