@@ -26,6 +26,7 @@ FAMILIES = {
     "mistral": {"model_type": "mistral", "sliding_window": 3, "windowed_layers": (0, 1)},
     "wide heads": {"head_dim": 16},
     "scaled rope": {"rope": Rope(parameters={"factor": 4.0}, type="linear")},
+    "dynamic rope": {"rope": Rope(parameters={"factor": 4.0}, type="dynamic"), "max_position_embeddings": 8},
 }
 
 
