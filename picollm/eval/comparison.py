@@ -99,6 +99,19 @@ class StageTime:
 
 
 @dataclass(frozen=True)
+class SourceOverlap:
+    """How many ``rows`` of an evaluation set one source of the SFT model's training data holds."""
+
+    source: str
+    evaluation: str
+    rows: int
+    found: int
+    whole: int
+    texts: int
+    grams: int
+
+
+@dataclass(frozen=True)
 class MaskToken:
     """One token of the mask picture: its text, whether the loss sees it, whether it is a control token."""
 
@@ -135,6 +148,7 @@ class Comparison:
     movement: tuple[Movement, ...] = ()
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     stages: tuple[StageTime, ...] = ()
+    overlaps: tuple[SourceOverlap, ...] = ()
     mask: tuple[MaskToken, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -36,6 +36,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         tables.scores_table(c),
         tables.losses_table(c),
         tables.architecture_table(c),
+        tables.overlaps_table(c),
         tables.stages_table(c),
     ):
         yield from _table(table)

@@ -65,6 +65,7 @@ def render_html(comparison: Comparison) -> str:
         architecture=tables.architecture_table(comparison),
         heat=_heat(comparison.movement),
         curves=_curves(comparison.curves),
+        overlaps=tables.overlaps_table(comparison),
         stages=tables.stages_table(comparison),
         limits=findings.limits(comparison),
         categories=_categories(comparison.prompts),

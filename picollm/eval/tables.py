@@ -161,6 +161,16 @@ def stages_table(comparison: Comparison) -> Table:
     return Table("What each stage took", ("stage", "time", "peak memory"), rows)
 
 
+def overlaps_table(comparison: Comparison) -> Table:
+    """Return the test rows that training data hold, by source; none where nothing was found or compared."""
+    rows = tuple(
+        (o.source, o.evaluation, f"{o.found:,} of {o.rows:,}", f"{o.whole:,}", f"{o.texts:,}", f"{o.grams:,}")
+        for o in comparison.overlaps
+    )
+    header = ("trained on", "test set", "rows found", "whole", "a text of 8 words", "13 words")
+    return Table("Test rows in the training data", header, rows)
+
+
 def architecture_table(comparison: Comparison) -> Table:
     """Return what is the same and what differs between the two networks."""
     base, sft = comparison.base, comparison.sft

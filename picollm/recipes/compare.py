@@ -9,7 +9,7 @@ from picollm import paths
 from picollm.checkpoint import Checkpoint
 from picollm.data.documents import open_corpus
 from picollm.eval.compare import Limits, compare
-from picollm.eval.comparison import Comparison, StageTime
+from picollm.eval.comparison import Comparison, SourceOverlap, StageTime
 from picollm.eval.prompts import Prompt, load_prompts
 from picollm.eval.report import read_comparison, write_report
 from picollm.progress import SILENT, Progress
@@ -18,6 +18,7 @@ from picollm.recipes.conversations import held_out
 from picollm.recipes.stage import Stage, peak_rss_mib
 from picollm.tasks.registry import load_task
 
+_OVERLAP = ("rows", "found", "whole", "texts", "grams")
 _TITLES = {"pretrain": "base training", "sft": "fine-tuning"}
 
 
@@ -89,7 +90,17 @@ def _measure(
         progress=progress,
     )
     own = StageTime("comparison", comparison.seconds, peak_rss_mib())
-    return dataclasses.replace(comparison, stages=(*_recorded(base), *_recorded(sft), own))
+    stages = (*_recorded(base), *_recorded(sft), own)
+    return dataclasses.replace(comparison, stages=stages, overlaps=_overlaps(sft))
+
+
+def _overlaps(checkpoint: Checkpoint) -> tuple[SourceOverlap, ...]:
+    """Return the test rows that the checkpoint's record says its training data hold."""
+    return tuple(
+        SourceOverlap(source["name"], each["file"], *(each[key] for key in _OVERLAP))
+        for source in checkpoint.record.data
+        for each in source.get("overlap", ())
+    )
 
 
 def _recorded(checkpoint: Checkpoint) -> list[StageTime]:

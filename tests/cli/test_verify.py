@@ -11,6 +11,7 @@ import pytest
 from picollm.checkpoint import Checkpoint
 from picollm.cli.main import main
 from picollm.data.mixture import Source
+from picollm.eval.report import read_comparison
 from picollm.recipes.config import Recipe
 from picollm.recipes.provenance import verify_data
 from picollm.recipes.sft import finetune
@@ -64,3 +65,15 @@ def test_a_checkpoint_altered_after_writing_is_refused(
     assert "config.json missing or altered" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "nothing")]) == 3
     assert "has no record.json" in capsys.readouterr().err
+
+
+def test_the_report_says_which_test_rows_training_data_hold(story: tuple[Path, Recipe]) -> None:
+    record = Checkpoint.load(story[0] / "sft").record
+    found = [each for source in record.data for each in source["overlap"]]
+    told = read_comparison(story[0] / "report").overlaps
+    assert [(each.evaluation, each.found) for each in told] == [
+        (each["file"], each["found"]) for each in found
+    ]
+    assert all(source["compared_with"] for source in record.data)
+    page = (story[0] / "report" / "report.html").read_text()
+    assert ("Test rows in the training data" in page) == bool(told)

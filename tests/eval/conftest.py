@@ -192,8 +192,8 @@ def comparison() -> Comparison:
         losses=(
             LossComparison(
                 "identity",
-                SourceLoss("identity", 0.21, (0.2, 0.22), 64, 2048),
-                SourceLoss("identity", 3.4, (3.3, 3.5), 64, 2048),
+                SourceLoss("identity", 0.21, (0.2, 0.22), 64, 2048, 0.08),
+                SourceLoss("identity", 3.4, (3.3, 3.5), 64, 2048, 1.2),
             ),
         ),
         bits=BitsComparison(
