@@ -110,8 +110,14 @@ def sft(
 
     recipe = read_recipe(config, data_root)
     part = recipe.sft
-    steps = {"learning_rate": learning_rate, "tokens_per_step": tokens_per_step, "save_every": save_every}
-    horizon = {} if epochs is None else {"epochs": epochs, "num_tokens": None, "num_steps": None}
+    steps: dict[str, Any] = {
+        "learning_rate": learning_rate,
+        "tokens_per_step": tokens_per_step,
+        "save_every": save_every,
+    }
+    horizon: dict[str, Any] = (
+        {} if epochs is None else {"epochs": epochs, "num_tokens": None, "num_steps": None}
+    )
     schedule = dataclasses.replace(_changed(part.train, keep=keep, **steps), **horizon)
     part = _changed(part, base=base, format=format, max_tokens=max_tokens, too_long=too_long, train=schedule)
     part = dataclasses.replace(part, lora=_lora(part.lora, lora_rank, lora_alpha, lora_targets))

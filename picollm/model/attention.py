@@ -62,16 +62,20 @@ class Documents:
         assert asked is not None and sum(asked) == len(q_THD)
         gqa = q_THD.shape[1] != k_TKD.shape[1]
         outputs = []
-        pieces = zip(q_THD.split(asked), k_TKD.split(self.lengths), v_TKD.split(self.lengths), strict=True)
-        seen = self._positions_asked(q_THD, k_TKD).split(asked)
+        cut = ((q_THD, asked), (k_TKD, self.lengths), (v_TKD, self.lengths))
+        pieces = zip(*(torch.split(tensor, lengths) for tensor, lengths in cut), strict=True)
+        seen = torch.split(self._positions_asked(q_THD, k_TKD), asked)
         for (q, k, v), at in zip(pieces, seen, strict=True):
             if not len(q):
                 continue
             mask = None
             if len(q) != len(k) or (window is not None and window < len(k)):
                 mask = _mask(at, len(k), window)
+            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
             out = F.scaled_dot_product_attention(
-                *(x.transpose(0, 1)[None] for x in (q, k, v)),
+                q,
+                k,
+                v,
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=scale,
