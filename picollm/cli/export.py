@@ -30,7 +30,7 @@ def export(
     """Write a checkpoint in the files of llama.cpp and Ollama; transformers and vLLM open it as it is."""
     if not (gguf or ollama or merge):
         raise InputError(
-            "nothing to write: give --gguf, --ollama or --merge. transformers, vLLM and TGI open the directory "
+            "nothing to write: give --gguf, --ollama or --merge. transformers and vLLM open the directory "
             "itself."
         )
     from picollm.checkpoint import Checkpoint
