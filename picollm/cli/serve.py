@@ -41,6 +41,7 @@ def serve(
     shutdown_s: Annotated[float, tyro.conf.arg(help="time for open replies to end after Ctrl-C")] = 10.0,
 ) -> None:
     """Serve a checkpoint: OpenAI's API under /v1, and a chat page at /."""
+    paths.bound_kernel_caches()  # every prompt has a length of its own, and a kernel is kept for each
     from picollm.cli.chat import open_base, open_chat
     from picollm.serve.server import check_exposure, listen
     from picollm.serve.server import serve as run

@@ -25,6 +25,7 @@ class Written(NamedTuple):
 
     messages: tuple[Message, ...]
     ids: array[int]
+    num_tokens: int
 
 
 class ReplyMemory:
@@ -45,14 +46,15 @@ class ReplyMemory:
             return
         # What a limit or a stop string cut off is not what the client was shown: only its parts are kept.
         ended = bool(reply.ids) and reply.ids[-1] == self._format.end_id
-        written = Written(messages, array("q", [*prompt_ids, *reply.ids] if ended else []))
+        ids = [*prompt_ids, *reply.ids]
+        written = Written(messages, array("q", ids if ended else []), len(ids))
         *_, key = _keys(messages)
         with self._lock:
             old = self._written.pop(key, None)
-            self._num_tokens += len(written.ids) - (len(old.ids) if old else 0)
+            self._num_tokens += written.num_tokens - (old.num_tokens if old else 0)
             self._written[key] = written
             while self._num_tokens > self._max_tokens:
-                self._num_tokens -= len(self._written.popitem(last=False)[1].ids)
+                self._num_tokens -= self._written.popitem(last=False)[1].num_tokens
 
     def next_prompt(self, conversation: Conversation) -> tuple[Conversation, list[int]]:
         """Return ``conversation`` with the parts its replies had, and the ids of the prompt it makes.

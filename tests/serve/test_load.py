@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from picollm import Conversation, Engine, SamplingParams
+from picollm import Conversation, Engine, SamplingParams, paths
 from picollm.serve.service import Limits, Served, Service
 
+paths.bound_kernel_caches()  # as the command does
 SECONDS = float(os.environ.get("PICOLLM_TEST_LOAD_S", "3"))
 NUM_CLIENTS = 64 if SECONDS > 10 else 24
 TEXTS = [
