@@ -16,7 +16,7 @@ from picollm.chat.format_specification import SPECIFICATIONS, Specification
 from picollm.errors import ConversationError, InputError
 from picollm.tokenizer import Tokenizer
 
-few = settings(max_examples=80, deadline=None) if settings.default.max_examples == 100 else settings()
+few = settings(max_examples=40, deadline=None) if settings.default.max_examples == 100 else settings()
 Make = Callable[[str], ChatFormat]
 
 # Formats that separate turns by nothing but text cannot tell such text of a user's from their own.
