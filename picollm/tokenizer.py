@@ -203,8 +203,7 @@ class Tokenizer:
     @cached_property
     def _added_pattern(self) -> re.Pattern[str]:
         def spelled(token: dict[str, Any]) -> str:  # some tokens swallow the white space beside them
-            left, right = ("\\s*" if token[side] else "" for side in ("lstrip", "rstrip"))
-            return left + re.escape(str(token["content"])) + right
+            return str(r"\s*" * token["lstrip"] + re.escape(token["content"]) + r"\s*" * token["rstrip"])
 
         longest_first = sorted(self._added.values(), key=lambda token: -len(token["content"]))
         return re.compile("(" + "|".join(map(spelled, longest_first)) + ")" if longest_first else r"((?!))")
