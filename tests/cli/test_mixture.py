@@ -17,7 +17,9 @@ from picollm import Tokenizer
 from picollm.chat.format import ChatFormat
 from picollm.cli.main import main
 from picollm.cli.mixture import summary
+from picollm.data.check.words import split_words
 from picollm.data.mixture import CurriculumStage, Source
+from picollm.data.rows import load_rows
 from picollm.errors import DataError
 from picollm.recipes import conversations
 from picollm.recipes.config import Recipe, SftRecipe, load_recipe
@@ -273,3 +275,40 @@ def test_show_and_digest_give_programs_json(
         assert main(["mixture", "digest", str(config), "--json", "--batches", "2"]) == 0
         hashes.append(json.loads(capsys.readouterr().out))
     assert hashes[0] == hashes[1] and hashes[0]["examples"] == document["examples_sha256"]
+
+
+def test_published_layouts_of_chat_and_socratic_word_problems_are_sources(
+    fmt: ChatFormat, tmp_path: Path
+) -> None:
+    rows = {
+        "dolly": {"instruction": "Say hi.", "context": "", "response": "Hi.", "category": "x"},
+        "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]},
+        "oasst": {**TALK, "message_tree_id": "1", "lang": "en"},
+    }
+    sums = (
+        "How many pens? ** He has 3*4=<<3*4=12>>12 pens.\nHow many are left? ** 12-2=<<12-2=10>>10.\n#### 10"
+    )
+    for name, row in rows.items():
+        (tmp_path / f"{name}.jsonl").write_bytes(_lines(row))
+    (tmp_path / "gsm8k" / "socratic").mkdir(parents=True)
+    asked = {"question": "He buys 3 packs of 4 pens and loses 2.", "answer": sums}
+    (tmp_path / "gsm8k" / "socratic" / "train.jsonl").write_bytes(_lines(asked))
+    sources = [Source("smoltalk", location=f"{name}.jsonl", name=name) for name in rows]
+    recipe = recipe_of(*sources, Source("gsm8k", location="gsm8k/socratic"))
+    reading = read(recipe, fmt, tmp_path / "cache", tmp_path)
+    assert [found["examples"] for found in reading.provenance] == [1, 1, 1, 1]
+    last = open_source(recipe.mixture[3], "train", recipe, tmp_path)[0].messages[-1]
+    assert [part.text for part in last.parts if part.type == "python"] == ["3*4", "12-2"]
+
+
+def test_auxiliary_train_holds_questions_of_arc(shared_data: Path) -> None:
+    words = [
+        load_rows(shared_data / "ai2_arc" / name, split="train") for name in ("ARC-Easy", "ARC-Challenge")
+    ]
+    arc = {" ".join(split_words_of(row["question"])) for rows in words for row in rows}
+    mixed = load_rows(shared_data / "mmlu" / "all", split="auxiliary_train_small")
+    assert sum(" ".join(split_words_of(row["question"])) in arc for row in mixed) > 0.4 * len(mixed)
+
+
+def split_words_of(text: str) -> list[str]:
+    return [word.decode() for word in split_words(text)]
