@@ -15,14 +15,14 @@ class Bar(Protocol):
     """One running piece of work."""
 
     def advance(self, amount: float = 1.0, **figures: float | str) -> None:
-        """Add ``amount`` units of finished work; ``figures`` (loss, tokens_per_s, ...) replace those shown."""
+        """Add ``amount`` units of work done; ``figures`` (loss, tokens_per_s, ...) replace those shown."""
 
 
 class Progress(Protocol):
     """A place that shows bars and single lines."""
 
     def bar(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Bar]:
-        """Return a context manager that shows a bar while it is open; ``total`` counts ``unit``, None: unknown."""
+        """Return a context that shows a bar while it is open; ``total`` counts ``unit``, None: unknown."""
 
     def note(self, line: str) -> None:
         """Show one line that stays."""

@@ -82,6 +82,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notebook-runs")
 
 
+@pytest.mark.timeout(900)  # half a minute of work each, also where many others share the machine
 @each_notebook
 def test_it_runs_from_top_to_bottom_in_any_directory(
     path: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,7 +95,7 @@ def test_it_runs_from_top_to_bottom_in_any_directory(
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         where = {"metadata": {"path": str(tmp_path)}}
-        client = NotebookClient(_read(path), timeout=280, startup_timeout=120, resources=where)
+        client = NotebookClient(_read(path), timeout=600, startup_timeout=300, resources=where)
         client.execute()
 
 

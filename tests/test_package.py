@@ -81,6 +81,7 @@ def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:
     assert not missing
 
 
+@pytest.mark.timeout(900)
 def test_an_installed_wheel_shows_trains_and_talks_anywhere(site: Path, tmp_path: Path) -> None:
     picollm: list[str | Path] = [sys.executable, "-m", "picollm"]
     found = _run([sys.executable, "-c", "import picollm; print(picollm.__file__)"], tmp_path, site).stdout

@@ -132,7 +132,7 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read the recipe at ``path``; the shipped ones also answer to their name, such as ``pico-cpu``, anywhere.
+    """Read the recipe at ``path``; the shipped ones also answer to their name, such as ``pico-cpu``.
 
     Raises:
         InputError: The file is missing, is not TOML, or has a key or a value no recipe has (named, with the
