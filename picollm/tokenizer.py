@@ -239,6 +239,11 @@ class Tokenizer:
             ) from None
 
     @cached_property
+    def lead(self) -> str:
+        """What stands before every encoded text and is taken off again by ``decode``: a space or nothing."""
+        return " " if self.token_bytes(self.encode("a")[0]).startswith(b" ") else ""
+
+    @cached_property
     def _bytes(self) -> dict[int, bytes]:
         special = {token["id"]: token["content"].encode("utf-8") for token in self._added.values()}
         vocabulary = self._backend.get_vocab(with_added_tokens=False)

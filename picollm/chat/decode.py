@@ -48,6 +48,10 @@ class ReplyGrammar:
     says: str
     """Text before the words of a reply that is not part of them; ``tail``: the same behind them."""
     tail: str
+    lead: str
+    """What the tokenizer puts before every piece of text: a space in SentencePiece's way, else nothing."""
+    leads: bool
+    """Whether the reply begins right after a control token, and so with ``lead``."""
     foreign: tuple[str, ...]
     """Text that opens another role's turn, in formats without a token for that."""
 
@@ -76,6 +80,7 @@ class TurnDecoder:
         self._pieces: list[str] = []
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._says: str | None = self._grammar.says or None  # not yet seen
+        self._lead = grammar.lead if grammar.leads else ""  # still to be taken off
         self._held = ""  # words that may turn out to be no words of the reply
 
     def feed(self, token_id: int) -> list[Event]:
@@ -124,6 +129,7 @@ class TurnDecoder:
         """Add ``text`` to the current part, as far as it is certain to belong to it."""
         if not text:
             return []
+        text, self._lead = text.removeprefix(self._lead), ""
         if self._type != "text":
             self._pieces.append(text)
             return []
@@ -156,4 +162,4 @@ class TurnDecoder:
         text = "".join(self._pieces)
         if text or self._type != "text":
             self._parts.append(Part(self._type, text))
-        self._type, self._pieces = next_type, []
+        self._type, self._pieces, self._lead = next_type, [], self._grammar.lead

@@ -175,6 +175,7 @@ def reply_grammar(spec: Specification, tokenizer: Tokenizer) -> ReplyGrammar:
         edges = (spec.python.opens, spec.python.closes, spec.python_output.opens, spec.python_output.closes)
         call, called, output_id, answered = map(tokenizer.special_id, edges)
         steps = {("text", call): "python", ("python", called): "text", ("python_output", answered): "text"}
+    before = tokenizer.split_at_added_tokens(spec.user.closes + spec.user.after + spec.assistant.opens)
     tail = tokenizer.split_at_added_tokens(spec.assistant.closes)[0]
     return ReplyGrammar(
         control_ids=tokenizer.control_ids,
@@ -183,5 +184,7 @@ def reply_grammar(spec: Specification, tokenizer: Tokenizer) -> ReplyGrammar:
         output_id=output_id,
         says=spec.assistant.says,
         tail=tail if isinstance(tail, str) else "",
+        lead=tokenizer.lead,
+        leads=bool(before) and isinstance(before[-1], int),
         foreign=(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from picollm.chat.decode import TextDelta, ToolCall, TurnEnd
 from picollm.chat.format import ChatFormat
 from picollm.chat.format_specification import SPECIFICATIONS
 from picollm.errors import InputError
+from picollm.tokenizer import Tokenizer
 
 Make = Callable[[str], ChatFormat]
 
@@ -74,3 +76,20 @@ def test_an_answer_without_a_call_is_somebody_elses(make_format: Make) -> None:
     assert decoder.feed(fmt.render_tool_output("5")[0]) == [TurnEnd("foreign_role")]
     with pytest.raises(InputError, match="does not exist"):
         fmt.turn_decoder().feed(10**6)
+
+
+@pytest.mark.parametrize("name", sorted(set(SPECIFICATIONS) - {"plain"}))
+def test_a_tokenizer_that_begins_every_text_with_a_space_gives_no_space_to_a_reply(
+    name: str, shared_data: Path
+) -> None:
+    plain = Tokenizer.load(shared_data / "checkpoints/tinystories-656k")
+    fmt = ChatFormat.named(name, plain.with_special_tokens(ChatFormat.required_tokens(name)))
+    asked = {"role": "user", "content": "Tell me a story"}
+    for text in ("Once upon a time.", " Two spaces here"):
+        told = Conversation.from_dict({"messages": [asked, {"role": "assistant", "content": text}]})
+        prompt = fmt.render_for_completion(Conversation.from_dict({"messages": [asked]}))
+        decoder = fmt.turn_decoder()
+        for token_id in fmt.render_conversation(told).ids[len(prompt) :]:
+            decoder.feed(token_id)
+        decoder.flush()
+        assert decoder.message.text == text
