@@ -22,7 +22,7 @@ class SmolTalk(Task):
         row = self.rows[index]
         if "messages" not in row and any(layout.fits(row) for layout in LAYOUTS.values()):
             try:
-                return LAYOUTS[recognize(row)].convert(row)
+                return list(LAYOUTS[recognize(row)].convert(row))
             except ConversationError as error:
                 raise DataError(f"{self.rows.where(index)}: {error}") from error
         found = self.rows.field(index, "messages", list)
