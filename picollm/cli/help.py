@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
+
+from picollm.errors import InputError
 
 Command = Callable[..., Any]
 
@@ -49,6 +52,26 @@ def command_help(name: str, command: Command | Mapping[str, Command]) -> str:
     for block in filter(None, blocks):
         lines += ["", *(line for left, right in block for line in _entry(left, right, width))]
     return "\n".join(lines)
+
+
+def refuse_unknown_options(name: str, command: Command, arguments: Sequence[str]) -> None:
+    """Raise InputError when one of ``arguments`` is an option that ``picollm NAME`` does not have."""
+    known = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(command).parameters]
+    negated = [f"--no-{option.removeprefix('--')}" for option in known]
+    for argument in arguments:
+        option = argument.split("=")[0].replace("_", "-")
+        if option == "--":
+            return
+        if (
+            option.startswith("--")
+            and option not in known
+            and f"--{option.removeprefix('--no-')}" not in known
+        ):
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise InputError(
+                f"`picollm {name}` has no option {option}. {hint}`picollm {name} --help` lists them."
+            )
 
 
 def _first_line(command: Command) -> str:

@@ -73,16 +73,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
-    from picollm.cli.help import command_help
+    from picollm.cli.help import command_help, refuse_unknown_options
 
     module, function, _ = COMMANDS[name]
     try:
         command = getattr(importlib.import_module(module), function)
+        acts = isinstance(command, dict) and bool(arguments) and arguments[0] in command
+        called, title = (command[arguments[0]], f"{name} {arguments[0]}") if acts else (command, name)
         if {"-h", "--help"} & {*arguments}:
-            if isinstance(command, dict) and arguments[0] in command:
-                name, command = f"{name} {arguments[0]}", command[arguments[0]]
-            print(command_help(name, command))
+            print(command_help(title, called))
             sys.exit(0)
+        if not isinstance(called, dict):
+            refuse_unknown_options(title, called, arguments)
         run = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
         return int(run(command, prog=f"picollm {name}", args=arguments) or 0)
     except PicoError as error:

@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from picollm.cli.help import command_help
-from picollm.cli.main import COMMANDS
+from picollm.cli.main import COMMANDS, main
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -35,3 +35,11 @@ def test_a_command_with_actions_lists_them() -> None:
     actions = getattr(importlib.import_module(module), function)
     text = command_help("identity", actions)
     assert all(f"  {action}" in text for action in actions)
+
+
+def test_a_misspelled_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sft", "--lerning-rate", "1e-3"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Did you mean --learning-rate?" in said
+    assert main(["identity", "build", "--templete=x.toml"]) == 2
+    assert "Did you mean --template?" in capsys.readouterr().err
