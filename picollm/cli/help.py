@@ -57,7 +57,6 @@ def command_help(name: str, command: Command | Mapping[str, Command]) -> str:
 def refuse_unknown_options(name: str, command: Command, arguments: Sequence[str]) -> None:
     """Raise InputError when one of ``arguments`` is an option that ``picollm NAME`` does not have."""
     known = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(command).parameters]
-    negated = [f"--no-{option.removeprefix('--')}" for option in known]
     for argument in arguments:
         option = argument.split("=")[0].replace("_", "-")
         if option == "--":
