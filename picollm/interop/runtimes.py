@@ -109,12 +109,14 @@ def by_llama_cpp(
     checkpoint: Checkpoint, rows: Sequence[Row], prompts: list[list[int]], max_tokens: int, gguf: Path | None
 ) -> Answer:
     """Return what llama.cpp itself makes of a float32 GGUF file: its tokenizer and its greedy replies."""
-    from llama_cpp import Llama
+    from llama_cpp import Llama, llama_model_get_vocab, llama_vocab_is_eog
 
     with tempfile.TemporaryDirectory() as directory:
         file, notes = _gguf_file(checkpoint, gguf, Path(directory))
         fields = read_fields(file)
-        llama = Llama(str(file), n_ctx=0, n_threads=1, n_batch=512, verbose=False, logits_all=False)
+        context = max(map(len, prompts)) + max_tokens
+        llama = Llama(str(file), n_ctx=context, n_threads=1, n_batch=512, verbose=False, logits_all=False)
+        vocab = llama_model_get_vocab(llama.model)
         texts = _rendered(fields.get("tokenizer.chat_template", ""), rows, checkpoint.path)
         ids = [error or llama.tokenize(t.encode("utf-8"), add_bos=False, special=True) for t, error in texts]
         replies = []
@@ -122,7 +124,7 @@ def by_llama_cpp(
             reply: list[int] = []
             for token_id in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
                 reply.append(token_id)
-                if len(reply) == max_tokens or llama._model.token_is_eog(token_id):
+                if len(reply) == max_tokens or llama_vocab_is_eog(vocab, token_id):
                     break
             replies.append(reply)
         llama.close()
