@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Return what the console says, which goes to stderr otherwise."""
     stream = io.StringIO()
-    monkeypatch.setattr(console, "file", stream)
+    monkeypatch.setattr(console, "_file", stream)  # restoring `file` would pin a stream
     monkeypatch.setattr(console, "_width", 100)
     return stream
 
