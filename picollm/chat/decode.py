@@ -49,7 +49,7 @@ class ReplyGrammar:
     """Text before the words of a reply that is not part of them; ``tail``: the same behind them."""
     tail: str
     lead: str
-    """What the tokenizer puts before every piece of text: a space in SentencePiece's way, else nothing."""
+    """The space that a tokenizer in SentencePiece's manner puts before every text; empty in all others."""
     leads: bool
     """Whether the reply begins right after a control token, and so with ``lead``."""
     foreign: tuple[str, ...]
