@@ -61,5 +61,6 @@ stage compare "$base" "$runs/sft" --out "$runs/report"
 say "Done"
 cat >&2 <<END
 Talk to it:        $picollm chat${PICOLLM_HOME:+ $runs/sft}
+In a browser:      $picollm serve${PICOLLM_HOME:+ $runs/sft}
 Look at it:        $runs/report/report.html
 END
