@@ -117,11 +117,7 @@ def _finetune(
         seed=recipe.seed,
         data=reading.provenance,
         parent={"name": part.base, "sha256": base.weights_sha256},
-        added_tokens={
-            token: token_id
-            for token, token_id in fmt.tokenizer.special_tokens.items()
-            if token_id >= len(base.tokenizer)
-        },
+        added_tokens=_added_tokens(base, fmt),
         format=fmt.to_record(),
         curve=result.curve,
         measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
@@ -134,6 +130,12 @@ def _finetune(
             save_adapter(out, model, part.lora, base.path, fmt, record)
     ranks.wait()
     return record
+
+
+def _added_tokens(base: Checkpoint, fmt: ChatFormat) -> dict[str, int]:
+    """Return the control tokens that the base's tokenizer did not have."""
+    tokens = fmt.tokenizer.special_tokens
+    return {token: token_id for token, token_id in tokens.items() if token_id >= len(base.tokenizer)}
 
 
 def _horizon(recipe: Recipe) -> TrainConfig:
