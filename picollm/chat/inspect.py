@@ -93,13 +93,18 @@ class Inspection:
         }
 
     def to_text(self, show_ids: bool = False) -> Text:
-        """Return the tokens for a terminal: learned ones green, given ones gray, every other one shaded."""
+        """Return the tokens for a terminal: learned ones green, given ones gray, every other one shaded.
+
+        A line above each turn says how many tokens it takes and how many of them are supervised.
+        """
         from rich.text import Text
 
         text = Text()
         for index, token in enumerate(self.tokens):
-            if index and token.message != self.tokens[index - 1].message:
-                text.append("\n")
+            if index == 0 or token.message != self.tokens[index - 1].message:
+                turn = self.turns[token.message]
+                counts = f"{turn.tokens} tokens, {turn.supervised} supervised"
+                text.append("\n" * (index > 0) + f"{turn.role}, {counts}\n", "dim")
             text.append(token.visible, _style(token, index))
             if show_ids:
                 text.append(f"{token.id}", "dim italic")

@@ -51,3 +51,5 @@ def test_colors_and_ids_for_a_terminal(make_format: Callable[[str], ChatFormat])
     inspection = Inspection.of(make_format("picollm"), TALK)
     text = inspection.to_text(show_ids=True)
     assert str(inspection.tokens[0].id) in text.plain and "green" in str(text.spans)
+    for turn in inspection.turns:
+        assert f"{turn.role}, {turn.tokens} tokens, {turn.supervised} supervised" in text.plain
