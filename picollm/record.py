@@ -48,7 +48,7 @@ class Record:
     parent: dict[str, str] | None = None
     """``name`` and ``sha256`` of the weights that training started from."""
     added_tokens: dict[str, int] = field(default_factory=dict)
-    """Control tokens that the parent's tokenizer lacked, with their ids: new rows, the mean of the old ones."""
+    """Control tokens that the parent's tokenizer lacked, with ids: new rows, the mean of the old ones."""
     format: dict[str, Any] | None = None
     """``ChatFormat.to_record()`` of the format it was trained in; ``Checkpoint.save`` fills it."""
     metrics: dict[str, Any] = field(default_factory=dict)

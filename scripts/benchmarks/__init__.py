@@ -1,1 +1,1 @@
-"""Benchmarks: each module has ``run() -> {"ratios": {name: value}, "rows": [...]}``, both sides in one run."""
+"""Benchmarks: each module has ``run() -> {"ratios": {name: value}, "rows": [...]}``, both sides in a run."""

@@ -1,7 +1,7 @@
 """How many real conversations transformers renders to other ids or another mask: expected is none.
 
-Every named format, three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``text_that_spells_tokens`` is
-the other case, conversations in which a user types a control token: there a template cannot be right.
+Every named format, three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``text_that_spells_tokens``
+is the other case, conversations in which a user types a control token: there a template cannot be right.
 """
 
 from __future__ import annotations

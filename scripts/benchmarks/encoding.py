@@ -1,7 +1,8 @@
 """The fast encoder against the ``tokenizers`` library, on every text of the data: expected is no difference.
 
 Every string in every parquet, JSON-lines and text file under ``../shared/data`` (else the package's own
-conversations), for three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``vs_tokenizers`` compares CPU time.
+conversations), for three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``vs_tokenizers`` is the ratio
+of CPU times.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from picollm.data.rows import load_rows
-from picollm.tokenizer import Tokenizer
 from scripts.benchmarks.agreement import make_tokenizers
 from scripts.benchmarks.render import SHARED, conversations
 
