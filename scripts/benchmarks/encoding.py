@@ -1,8 +1,8 @@
 """The fast encoder against the ``tokenizers`` library, on every text of the data: expected is no difference.
 
 Every string in every parquet, JSON-lines and text file under ``../shared/data`` (else the package's own
-conversations), for three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``vs_tokenizers`` is the ratio
-of CPU times.
+conversations), for three tokenizers: ours, one like Qwen2's, one like Llama 3's. ``vs_tokenizers`` compares
+CPU time.
 """
 
 from __future__ import annotations
