@@ -52,19 +52,11 @@ class ReplyGrammar:
     """The space that a tokenizer in SentencePiece's manner puts before every text; empty in all others."""
     leads: bool
     """Whether the reply begins right after a control token, and so with ``lead``."""
-    foreign: tuple[str, ...]
-    """Text that opens another role's turn, in formats without a token for that."""
 
     def uncertain(self, text: str) -> int:
-        """Return the length of the longest end of ``text`` that may become the tail or a foreign opening."""
-        longest = 0
-        for marker in (self.tail, *self.foreign):
-            limit = len(marker) if marker == self.tail else len(marker) - 1
-            for length in range(min(limit, len(text)), longest, -1):
-                if marker.startswith(text[-length:]):
-                    longest = length
-                    break
-        return longest
+        """Return the length of the longest end of ``text`` that may become the tail."""
+        lengths = range(min(len(self.tail), len(text)), 0, -1)
+        return next((length for length in lengths if self.tail.startswith(text[-length:])), 0)
 
 
 class TurnDecoder:
@@ -139,10 +131,6 @@ class TurnDecoder:
                 return []
             self._held = self._held.removeprefix(self._says)
             self._says = None
-        starts = [start for marker in self._grammar.foreign if (start := self._held.find(marker)) >= 0]
-        if starts:
-            self._held = self._held[: min(starts)]
-            return [*self._release(), *self._end("foreign_role")]
         return self._release(keep=self._grammar.uncertain(self._held))
 
     def _release(self, keep: int = 0) -> list[Event]:

@@ -186,5 +186,4 @@ def reply_grammar(spec: Specification, tokenizer: Tokenizer) -> ReplyGrammar:
         tail=tail if isinstance(tail, str) else "",
         lead=tokenizer.lead,
         leads=bool(before) and isinstance(before[-1], int),
-        foreign=(),
     )
