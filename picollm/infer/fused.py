@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,26 +36,67 @@ class Projection:
         self.weight = _joined(weights)
         present = [bias for bias in biases if bias is not None]
         self.bias = _joined(present) if present else None
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 16) if pack else None
+        self.packed = self._pack(weights) if pack else None
 
     @classmethod
-    def of(cls, *linears: nn.Linear, pack: bool) -> Projection:
+    def of(cls, *linears: nn.Linear, pack: bool) -> Self:
         """Return the projection that computes ``linears`` side by side."""
         return cls([x.weight for x in linears], [x.bias for x in linears], pack)
 
-    def __call__(self, x_TE: Tensor) -> Tensor:
-        """Return the outputs of all layers side by side, ``[T, N]``."""
-        num = len(x_TE)
+    def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return the matrix in oneDNN's layout."""
+        return [_packed(self.weight)]
+
+    def __call__(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
+        """Return the outputs of all layers side by side, plus ``added_TN``: ``[T, N]``."""
+        if self.packed is None or len(x_TE) < _MIN_PACKED_ROWS:
+            out_TN = self._unpacked(x_TE)
+            return out_TN if added_TN is None else added_TN + out_TN
+        return _multiply(x_TE, self.packed[0], self.bias, *([] if added_TN is None else ["add", added_TN]))
+
+    def _unpacked(self, x_TE: Tensor) -> Tensor:
         if self.packed is None:
             return F.linear(x_TE, self.weight, self.bias)
-        out: Tensor
-        if num >= _MIN_PACKED_ROWS:
-            out = torch.ops.mkldnn._linear_pointwise(x_TE, self.packed, self.bias, "none", [], "")
-            return out
         # Weights times two columns are read at twice the speed of one row times weights.
-        two = x_TE if num == 2 else torch.cat([x_TE, x_TE])
-        out = torch.mm(self.weight, two.t())[:, :num].t()
-        return out if self.bias is None else out + self.bias
+        if len(x_TE) == 1:
+            out_TN = torch.mm(self.weight, torch.cat([x_TE, x_TE]).t())[:, 0][None]
+        else:
+            out_TN = torch.mm(self.weight, x_TE.t()).t().contiguous()
+        return out_TN if self.bias is None else out_TN + self.bias
+
+
+class GatedProjection(Projection):
+    """SwiGLU's first half: two linear layers, ``silu(gate) * up``."""
+
+    def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return the matrices apart: oneDNN applies the gate while it writes the products."""
+        return [_packed(weight) for weight in weights]
+
+    def __call__(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
+        """Return the gated outputs, ``[T, N / 2]``."""
+        if self.packed is None or len(x_TE) < _MIN_PACKED_ROWS:
+            gate, up = self._unpacked(x_TE).chunk(2, -1)
+            return F.silu(gate).mul_(up)
+        gate_bias, up_bias = (None, None) if self.bias is None else self.bias.chunk(2)
+        gate = _multiply(x_TE, self.packed[0], gate_bias, "swish")
+        return _multiply(x_TE, self.packed[1], up_bias, "mul", gate)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 16)
+    return packed
+
+
+def _multiply(
+    x_TE: Tensor, packed: Tensor, bias: Tensor | None, then: str = "none", other: Tensor | None = None
+) -> Tensor:
+    """Return ``x @ weight.T + bias``, activated or joined with ``other`` as ``then`` says."""
+    out: Tensor
+    if other is None:
+        out = torch.ops.mkldnn._linear_pointwise(x_TE, packed, bias, then, [], "")
+    else:
+        out = torch.ops.mkldnn._linear_pointwise.binary(x_TE, other, packed, bias, then)
+    return out
 
 
 def _joined(parameters: Sequence[Tensor]) -> Tensor:
@@ -102,7 +143,7 @@ class FusedLayer:
         attention, mlp = block.self_attn, block.mlp
         self.qkv = Projection.of(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack)
         self.out = Projection.of(attention.o_proj, pack=pack)
-        self.gate_up = Projection.of(mlp.gate_proj, mlp.up_proj, pack=pack)
+        self.gate_up = GatedProjection.of(mlp.gate_proj, mlp.up_proj, pack=pack)
         self.down = Projection.of(mlp.down_proj, pack=pack)
         self.input_norm = Norm(block.input_layernorm.weight, block.input_layernorm.eps)
         self.mlp_norm = Norm(block.post_attention_layernorm.weight, block.post_attention_layernorm.eps)
@@ -151,11 +192,11 @@ class FusedModel:
             torch.cat([-sin, sin], -1)[:, None].to(x.dtype),
         )
         for index, layer in enumerate(self.layers):
-            x = x + self._attend(index, layer, layer.input_norm(x), cos_sin, cache)
+            attended = self._attend(index, layer, layer.input_norm(x), cos_sin, cache)
             if select is not None and index == len(self.layers) - 1:
-                x = x[select]
-            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate).mul_(up))
+                x, attended = x[select], attended[select]
+            x = layer.out(attended, x)
+            x = layer.down(layer.gate_up(layer.mlp_norm(x)), x)
         return self.head(self.norm(x)).float()
 
     def _attend(
@@ -166,16 +207,16 @@ class FusedModel:
         cos_sin: tuple[Tensor, Tensor],
         cache: AttentionCache,
     ) -> Tensor:
-        """Return what attention adds to the stream, ``[T, E]``."""
+        """Return what each token's heads read, side by side: ``[T, H * D]``."""
         num_q, num_k = self.config.num_attention_heads, self.config.num_key_value_heads
         heads = layer.qkv(x_TE).view(len(x_TE), num_q + 2 * num_k, self.config.head_dim)
         turned = heads[:, : num_q + num_k]
         if layer.head_norm is not None:
             turned = layer.head_norm(turned)
         # Half-split rotation: [l, r] * cos + [r, l] * [-sin, sin].
-        halves = turned.view(*turned.shape[:-1], 2, -1).flip(-2).flatten(-2)
-        turned = torch.addcmul(turned * cos_sin[0], halves, cos_sin[1])
+        swapped = turned.roll(self.config.head_dim // 2, -1)
+        turned = torch.addcmul(turned * cos_sin[0], swapped, cos_sin[1])
         out = cache.attend(
             index, turned[:, :num_q], turned[:, num_q:], heads[:, num_q + num_k :], layer.scale
         )
-        return layer.out(out.flatten(1))
+        return out.flatten(1)
