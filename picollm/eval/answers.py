@@ -17,7 +17,7 @@ from picollm.infer.scheduler import num_shared
 if TYPE_CHECKING:
     from picollm.chat.conversation import Conversation
     from picollm.infer.engine import Engine
-    from picollm.infer.request import Reply
+    from picollm.infer.request import Reply, Request
     from picollm.tasks.core import CoreTask
     from picollm.tasks.task import Task
     from picollm.tokenizer import Tokenizer
@@ -83,25 +83,28 @@ def _by_reply(
     engine: Engine, task: Task, indices: Sequence[int], form: Form, max_tokens: int
 ) -> Iterator[tuple[int, Given]]:
     """Let the model write: a reply in chat form, or the continuation of a plain text."""
-    requests, places = [], []
+    asked: list[tuple[int, Request]] = []
     for index in indices:
         if len(prompt_ids := _prompt_ids(engine, task, index, form)) >= engine.context_length:
             yield index, _TOO_LONG
             continue
-        places.append(index)
         if form == "chat":
             params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
-            requests.append(engine.new_request(task.prompt(index), params))
+            request = engine.new_request(task.prompt(index), params)
         else:
             room = len(engine.tokenizer.encode(task[index].messages[-1].text)) + COMPLETION_ROOM
             params = SamplingParams(max_tokens=min(max_tokens, room), temperature=0.0)
-            requests.append(engine.new_completion_request(prompt_ids, params))
-    for place, reply in engine.as_finished(requests):
+            request = engine.new_completion_request(prompt_ids, params)
+        asked.append((index, request))
+    # Texts of similar length run side by side, and the longest do not come last, when slots are empty.
+    asked.sort(key=lambda pair: -len(pair[1].prompt_ids))
+    for place, reply in engine.as_finished([request for _, request in asked]):
+        index = asked[place][0]
         if form == "completion":
-            yield places[place], Given(reply.text)
+            yield index, Given(reply.text)
             continue
         yield (
-            places[place],
+            index,
             Given(
                 readable_reply(reply),
                 tuple({"type": part.type, "text": part.text} for part in reply.parts),

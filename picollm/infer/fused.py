@@ -52,7 +52,7 @@ class Projection:
         if self.packed is None or len(x_TE) < _MIN_PACKED_ROWS:
             out_TN = self._unpacked(x_TE)
             return out_TN if added_TN is None else added_TN + out_TN
-        return _multiply(x_TE, self.packed[0], self.bias, *([] if added_TN is None else ["add", added_TN]))
+        return _multiply(x_TE, self.packed[0], self.bias, "none" if added_TN is None else "add", added_TN)
 
     def _unpacked(self, x_TE: Tensor) -> Tensor:
         if self.packed is None:

@@ -34,7 +34,6 @@ from torch import Tensor
 
 from picollm.model.config import ModelConfig
 
-
 # For fewer rows, products of matrices are as fast (measured on Zen 4).
 _MIN_BAG_ROWS = 3
 
@@ -194,7 +193,7 @@ class CacheView:
         ).view(q_RHD.shape)
 
     def _bag_rows(self, keys: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-        """Return which rows of keys and of values each query head sums, int32 ``[R * H, D]``, ``[R * H, L]``."""
+        """Return the rows of keys and values that each query head sums, ``[R * H, D]``, ``[R * H, L]``."""
         if self._bags is None:
             num_kv, head_dim, capacity = keys.shape[1:]
             first = torch.arange(self.num_rows * num_kv, dtype=torch.int32)
