@@ -2,8 +2,9 @@
 
 ``gsm8k_vs_one_by_one``: GSM8K test problems with up to 256 new tokens in one process, against the same engine
 answering one problem after the other. ``mmlu_vs_padded``: MMLU's test questions by the letters' logits,
-against transformers with the same weights in batches of 16, padded on the left, computing the last logits
-only. 12.6 M parameters, float32, two threads.
+against transformers with the same weights in batches of 16, padded on the left, as its ``forward`` is called
+without options; ``mmlu_vs_padded_last``: the same, told to compute the last logits only. 12.6 M parameters,
+float32, two threads.
 
 Both sides get the same prompts in the chat format. The quick run takes a part of the rows (``NUM_QUICK``),
 and of these only ``NUM_ALONE`` problems one by one; ``--full`` takes all 660 problems and 6,835 questions on
@@ -32,7 +33,7 @@ from scripts.benchmarks.generate import SHAPE, both_sides
 
 NUM_QUICK = {"gsm8k": 128, "mmlu": 512}
 NUM_ALONE = 6
-NUM_SLOTS = 64
+NUM_SLOTS = 128
 BATCH = 16
 NEW_TOKENS = 256
 
@@ -48,8 +49,10 @@ def run(full: bool = False) -> dict[str, Any]:
         checkpoint = dataclasses.replace(checkpoint, format=ChatFormat.named("picollm", checkpoint.tokenizer))
         problems, problem_rows = _problems(checkpoint, tasks[0], full)
         questions, question_rows = _questions(Engine(checkpoint), theirs, tasks[1])
-        ratios = {"gsm8k_vs_one_by_one": problems, "mmlu_vs_padded": questions}
-        return {"ratios": ratios, "rows": problem_rows + question_rows}
+        return {
+            "ratios": {"gsm8k_vs_one_by_one": problems, **questions},
+            "rows": problem_rows + question_rows,
+        }
     finally:
         torch.set_num_threads(threads)
 
@@ -73,7 +76,10 @@ def _tokenizer(tasks: list[Task]) -> Tokenizer:
 def _problems(checkpoint: Any, task: Task, full: bool) -> tuple[float, list[dict[str, Any]]]:
     """Return how many times as many tokens per second all problems together give as each alone."""
     params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
-    prompts = [task.prompt(index) for index in range(len(task))]
+    # The longest first, as an evaluation asks them.
+    prompts = sorted(
+        (task.prompt(index) for index in range(len(task))), key=lambda prompt: -len(prompt.messages[-1].text)
+    )
     alone = prompts if full else prompts[:: max(1, len(prompts) // NUM_ALONE)][:NUM_ALONE]
     Engine(checkpoint).complete_many(prompts[:2], dataclasses.replace(params, max_tokens=8))  # warms up
     single = Engine(checkpoint, num_slots=1)
@@ -94,42 +100,49 @@ def _problems(checkpoint: Any, task: Task, full: bool) -> tuple[float, list[dict
     return ratio, rows
 
 
-def _questions(engine: Engine, theirs: Any, task: Task) -> tuple[float, list[dict[str, Any]]]:
-    """Return how many times as fast the packed way is as the padded one, and whether they agree."""
+def _questions(engine: Engine, theirs: Any, task: Task) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Return how many times as fast the packed way is as the padded ones, and whether they agree."""
     prompts = [engine.format.render_for_completion(task.prompt(index)) for index in range(len(task))]
     letters = [task.letters(index) or [] for index in range(len(task))]
-    _padded(theirs, engine, prompts[:BATCH], letters[:BATCH])
+    for last in (False, True):
+        _padded(theirs, engine, prompts[:BATCH], letters[:BATCH], last)
     list(ask(engine, task, range(BATCH), "chat", 1))
-    start = time.perf_counter()
-    packed = [given.text for _, given in ask(engine, task, range(len(task)), "chat", 1)]
-    middle = time.perf_counter()
-    padded = _padded(theirs, engine, prompts, letters)
-    end = time.perf_counter()
-    same = sum(one == other for one, other in zip(packed, padded, strict=True))
-    num_tokens = sum(map(len, prompts))
+    ways = {
+        "packed": lambda: [given.text for _, given in ask(engine, task, range(len(task)), "chat", 1)],
+        "padded": lambda: _padded(theirs, engine, prompts, letters, last=False),
+        "padded_last": lambda: _padded(theirs, engine, prompts, letters, last=True),
+    }
+    seconds, chosen = {}, {}
+    for way, answer in ways.items():
+        start = time.perf_counter()
+        chosen[way] = answer()
+        seconds[way] = time.perf_counter() - start
     rows = [
         {
             "task": "mmlu",
             "way": way,
             "questions": len(prompts),
-            "prompt_tokens_per_s": round(num_tokens / seconds),
-            "seconds": round(seconds, 1),
-            "same_letters": same,
+            "prompt_tokens_per_s": round(sum(map(len, prompts)) / taken),
+            "seconds": round(taken, 1),
+            "same_letters": sum(map(str.__eq__, chosen[way], chosen["packed"])),
         }
-        for way, seconds in (("packed", middle - start), ("padded batches of 16", end - middle))
+        for way, taken in seconds.items()
     ]
-    return (end - middle) / (middle - start), rows
+    return {f"mmlu_vs_{way}": seconds[way] / seconds["packed"] for way in list(ways)[1:]}, rows
 
 
 @torch.inference_mode()
-def _padded(theirs: Any, engine: Engine, prompts: list[list[int]], letters: list[list[str]]) -> list[str]:
+def _padded(
+    theirs: Any, engine: Engine, prompts: list[list[int]], letters: list[list[str]], last: bool
+) -> list[str]:
     chosen = []
+    told = {"logits_to_keep": 1} if last else {}
     for first in range(0, len(prompts), BATCH):
         some = prompts[first : first + BATCH]
         width = max(map(len, some))
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in some])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in some])
-        logits = theirs(ids, attention_mask=mask, logits_to_keep=1).logits[:, -1]
+        logits = theirs(ids, attention_mask=mask, **told).logits[:, -1]
         for row, options in zip(logits, letters[first : first + BATCH], strict=True):
             candidates = [engine.tokenizer.encode(letter)[0] for letter in options]
             chosen.append(options[int(row[candidates].argmax())])
