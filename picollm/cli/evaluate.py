@@ -87,12 +87,10 @@ def _show(found: Evaluation) -> None:
     for same in found.agreements:
         console.print(f"{same.task}: transformers answers {same.num_same} of {same.num} questions alike")
     for score in found.scores:
-        if score.num_too_long or score.num_shortened:
-            console.print(
-                f"{score.task}: {score.num_too_long} questions do not fit the context and count as wrong; "
-                f"{score.num_shortened} were asked with fewer examples",
-                markup=False,
-            )
+        if score.num_too_long:
+            console.print(f"{score.task}: counted as wrong, too long for the context: {score.num_too_long}")
+        if score.num_shortened:
+            console.print(f"{score.task}: asked with fewer examples to fit: {score.num_shortened}")
 
 
 def compare(

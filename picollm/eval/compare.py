@@ -26,7 +26,7 @@ from picollm.eval.comparison import (
 from picollm.eval.evaluate import evaluate
 from picollm.eval.prompts import Prompt, load_prompts, reply_properties
 from picollm.eval.weights import config_differences, weight_movement
-from picollm.infer.engine import Engine
+from picollm.infer.engine import Engine, many_slots
 from picollm.infer.params import SamplingParams
 from picollm.progress import SILENT, Progress
 from picollm.weights import grow_embeddings
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from picollm.infer.request import Reply
     from picollm.tasks.task import Task
 
-_NUM_SLOTS = 32
 _MOST_PICTURE_TOKENS = 160
 _PROBE = "The same text, split by both: naïve 1234 x_y\n\tend."
 _GROWN = (
@@ -118,7 +117,7 @@ def compare(
     limits = limits or Limits()
     prompts = load_prompts() if prompts is None else prompts
     spoken_to = _grown(base, sft)
-    completing, before, after = (Engine(c, num_slots=_NUM_SLOTS) for c in (base, spoken_to, sft))
+    completing, before, after = (Engine(c, num_slots=many_slots(c.model)) for c in (base, spoken_to, sft))
     answered = _answer_prompts(before, after, prompts, limits.prompt_tokens, progress)
     return Comparison(
         base=_facts(base),

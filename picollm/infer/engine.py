@@ -30,8 +30,23 @@ if TYPE_CHECKING:
 
     from picollm.checkpoint import Checkpoint
 
+# Decode steps of more rows gain little.
+_MAX_SLOTS = 128
+_MAX_CACHE_BYTES = 2 * 2**30
+
 Tool = Callable[[str], str]
 Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+def many_slots(model: Model) -> int:
+    """Return how many requests to run at a time where nobody waits for a single one, as in an evaluation.
+
+    At most 128, and no more texts of full length than 2 GiB of keys and values hold, but always 16.
+    """
+    config = model.config
+    width = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    text = 2 * width * model.lm_head_weight.element_size() * config.max_position_embeddings
+    return max(16, min(_MAX_SLOTS, _MAX_CACHE_BYTES // text))
 
 
 class Engine:

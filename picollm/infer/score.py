@@ -30,7 +30,7 @@ from picollm.model.cache import KVCache, Segment
 
 # A pass of its own costs about as much as this many tokens in a larger pass; sharing must save more.
 MIN_SAVED = 128
-MAX_PASS_TOKENS = 1024
+MAX_PASS_TOKENS = 2048
 
 _Candidates = Sequence[int] | Sequence[Sequence[int]]
 

@@ -20,7 +20,7 @@ from picollm.eval.bits import BitsPerByte, document_bits
 from picollm.eval.evaluate import check_form, choose, evaluate
 from picollm.eval.journal import Journal
 from picollm.eval.score import Score, chat_core
-from picollm.infer.engine import Engine
+from picollm.infer.engine import Engine, many_slots
 from picollm.progress import SILENT, Progress
 from picollm.recipes.compare import locate
 from picollm.recipes.stage import digest
@@ -31,7 +31,6 @@ from picollm.train.distributed import Ranks, joined
 
 BITS = "bits"
 _ALL_CORE = "core"
-_NUM_SLOTS = 32
 _NUM_DOCUMENTS = 100
 _MOST_COMPARED = 300
 
@@ -108,7 +107,7 @@ def evaluate_checkpoint(
     with joined(device) as ranks:
         loaded = Checkpoint.load(locate(checkpoint), device=device)
         asked = [(task, each) for task in opened for each in _forms(checkpoint, loaded, task, form)]
-        engine = Engine(loaded, num_slots=_NUM_SLOTS)
+        engine = Engine(loaded, num_slots=many_slots(loaded.model))
         scores, journals = [], []
         for task, each in asked:
             journals.append(_journal(loaded, task, each, max_tokens, ranks))

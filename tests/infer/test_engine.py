@@ -16,7 +16,7 @@ from picollm.chat.decode import TextDelta, ToolCall
 from picollm.chat.format import ChatFormat
 from picollm.checkpoint import Checkpoint
 from picollm.errors import ContextError, InputError
-from picollm.infer.engine import Engine
+from picollm.infer.engine import Engine, many_slots
 from picollm.infer.params import SamplingParams
 from picollm.infer.request import Reply
 from picollm.model.config import ModelConfig
@@ -283,3 +283,12 @@ def test_a_stream_has_the_words_and_its_request_the_calls(calculating: Checkpoin
             events += moved.take_events()
     assert events[0] == ToolCall("12*34")
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == request.reply().text
+
+
+def test_long_contexts_get_fewer_slots() -> None:
+    def slots(context: int) -> int:
+        with torch.device("meta"):
+            return many_slots(Model(ModelConfig(64, 32, 48, 16, 4, max_position_embeddings=context)))
+
+    # 16 layers x 32 numbers x 4 bytes, keys and values: 4 KiB a token.
+    assert [slots(1024), slots(8192), slots(1_000_000)] == [128, 64, 16]

@@ -73,7 +73,7 @@ def test_a_text_in_pieces_equals_the_whole(model: Model, pieces: tuple[int, ...]
     torch.testing.assert_close(torch.cat(outs), alone(model, ids))
 
 
-@pytest.mark.parametrize("lengths", [(4, 4, 4), (9, 2, 6)])
+@pytest.mark.parametrize("lengths", [(7,), (9, 2), (4, 4, 4), (9, 2, 6)])
 def test_a_batched_decode_step_equals_each_text_alone(model: Model, lengths: tuple[int, ...]) -> None:
     texts = [text(i, n + 1) for i, n in enumerate(lengths)]
     cache = KVCache(model.config, 4, capacity=8)
@@ -81,6 +81,27 @@ def test_a_batched_decode_step_equals_each_text_alone(model: Model, lengths: tup
     outs = run(model, cache, [(t, Segment(i, len(t) - 1, 1)) for i, t in enumerate(texts)], [])
     for out, ids in zip(outs, texts, strict=True):
         torch.testing.assert_close(out, alone(model, ids)[-1:])
+
+
+@pytest.mark.parametrize("num_rows", [1, 4])
+def test_sums_of_rows_equal_products_of_matrices(num_rows: int) -> None:
+    """The two ways of a decode step, each against attention written out; float64 always takes the second."""
+    config = ModelConfig(64, 32, 48, 1, 4, num_key_value_heads=2)
+    for dtype in (torch.float32, torch.float64):
+        cache, generator = KVCache(config, num_rows, 16, dtype), torch.Generator().manual_seed(0)
+        for kept in cache.layers[0]:
+            kept.copy_(torch.randn(kept.shape, generator=generator))
+        q, k, v = (torch.randn(num_rows, n, 8, generator=generator).to(dtype) for n in (4, 2, 2))
+        lengths = [5 + row for row in range(num_rows)]
+        view = cache.view([Segment(row, n, 1) for row, n in enumerate(lengths)], [])
+        out = view.attend(0, q, k, v, 0.3)
+        keys, values = cache.layers[0]
+        for row, n in enumerate(lengths):
+            assert torch.equal(keys[row, :, :, n], k[row]) and torch.equal(values[row, :, n], v[row])
+            for head in range(4):
+                weights = (0.3 * q[row, head] @ keys[row, head // 2, :, : n + 1]).softmax(-1)
+                expected = weights @ values[row, head // 2, : n + 1]
+                torch.testing.assert_close(out[row, head], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_decode_and_prefill_in_one_pass_equal_each_text_alone(model: Model) -> None:
