@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Self, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,33 +29,20 @@ _MIN_PACKED_ROWS = 3
 _has_onednn = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
-class Projection:
-    """One or more linear layers of the same input, as one matrix ``[N, E]``."""
+class _Joined:
+    """Linear layers of the same input, stacked to one matrix ``[N, E]``."""
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pack: bool) -> None:
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         self.weight = _joined(weights)
         present = [bias for bias in biases if bias is not None]
         self.bias = _joined(present) if present else None
-        self.packed = self._pack(weights) if pack else None
+        self.packed: list[Tensor] = []
 
-    @classmethod
-    def of(cls, *linears: nn.Linear, pack: bool) -> Self:
-        """Return the projection that computes ``linears`` side by side."""
-        return cls([x.weight for x in linears], [x.bias for x in linears], pack)
-
-    def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return the matrix in oneDNN's layout."""
-        return [_packed(self.weight)]
-
-    def __call__(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
-        """Return the outputs of all layers side by side, plus ``added_TN``: ``[T, N]``."""
-        if self.packed is None or len(x_TE) < _MIN_PACKED_ROWS:
-            out_TN = self._unpacked(x_TE)
-            return out_TN if added_TN is None else added_TN + out_TN
-        return _multiply(x_TE, self.packed[0], self.bias, "none" if added_TN is None else "add", added_TN)
+    def _takes_packed(self, x_TE: Tensor) -> bool:
+        return bool(self.packed) and len(x_TE) >= _MIN_PACKED_ROWS
 
     def _unpacked(self, x_TE: Tensor) -> Tensor:
-        if self.packed is None:
+        if not self.packed:
             return F.linear(x_TE, self.weight, self.bias)
         # Weights times two columns are read at twice the speed of one row times weights.
         if len(x_TE) == 1:
@@ -65,21 +52,44 @@ class Projection:
         return out_TN if self.bias is None else out_TN + self.bias
 
 
-class GatedProjection(Projection):
-    """SwiGLU's first half: two linear layers, ``silu(gate) * up``."""
+class Projection(_Joined):
+    """Linear layers of the same input, whose outputs stand side by side."""
 
-    def _pack(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return the matrices apart: oneDNN applies the gate while it writes the products."""
-        return [_packed(weight) for weight in weights]
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pack: bool) -> None:
+        super().__init__(weights, biases)
+        if pack:
+            self.packed = [_packed(self.weight)]
+
+    @classmethod
+    def of(cls, *linears: nn.Linear, pack: bool) -> Projection:
+        """Return the projection that computes ``linears`` side by side."""
+        return cls([x.weight for x in linears], [x.bias for x in linears], pack)
 
     def __call__(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
+        """Return the outputs, plus ``added_TN``: ``[T, N]``."""
+        if self._takes_packed(x_TE):
+            return _multiply(x_TE, self.packed[0], self.bias, "none" if added_TN is None else "add", added_TN)
+        out_TN = self._unpacked(x_TE)
+        return out_TN if added_TN is None else added_TN + out_TN
+
+
+class GatedProjection(_Joined):
+    """SwiGLU's first half: ``silu(gate) * up``."""
+
+    def __init__(self, gate: nn.Linear, up: nn.Linear, pack: bool) -> None:
+        super().__init__([gate.weight, up.weight], [gate.bias, up.bias])
+        if pack:
+            # Apart, because oneDNN applies the gate while it writes the products.
+            self.packed = [_packed(gate.weight), _packed(up.weight)]
+
+    def __call__(self, x_TE: Tensor) -> Tensor:
         """Return the gated outputs, ``[T, N / 2]``."""
-        if self.packed is None or len(x_TE) < _MIN_PACKED_ROWS:
-            gate, up = self._unpacked(x_TE).chunk(2, -1)
-            return F.silu(gate).mul_(up)
+        if not self._takes_packed(x_TE):
+            gate_TN, up_TN = self._unpacked(x_TE).chunk(2, -1)
+            return F.silu(gate_TN).mul_(up_TN)
         gate_bias, up_bias = (None, None) if self.bias is None else self.bias.chunk(2)
-        gate = _multiply(x_TE, self.packed[0], gate_bias, "swish")
-        return _multiply(x_TE, self.packed[1], up_bias, "mul", gate)
+        gate_TN = _multiply(x_TE, self.packed[0], gate_bias, "swish")
+        return _multiply(x_TE, self.packed[1], up_bias, "mul", gate_TN)
 
 
 def _packed(weight: Tensor) -> Tensor:
@@ -143,7 +153,7 @@ class FusedLayer:
         attention, mlp = block.self_attn, block.mlp
         self.qkv = Projection.of(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack)
         self.out = Projection.of(attention.o_proj, pack=pack)
-        self.gate_up = GatedProjection.of(mlp.gate_proj, mlp.up_proj, pack=pack)
+        self.gate_up = GatedProjection(mlp.gate_proj, mlp.up_proj, pack)
         self.down = Projection.of(mlp.down_proj, pack=pack)
         self.input_norm = Norm(block.input_layernorm.weight, block.input_layernorm.eps)
         self.mlp_norm = Norm(block.post_attention_layernorm.weight, block.post_attention_layernorm.eps)
