@@ -67,8 +67,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 def help_of(*command: str) -> str:
     """Return what ``--help`` of a command says."""
     shown = io.StringIO()
-    with redirect_stdout(shown), pytest.raises(SystemExit):
-        main([*command, "--help"])
+    with redirect_stdout(shown):
+        assert main([*command, "--help"]) == 0
     return shown.getvalue()
 
 

@@ -71,22 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    import tyro
-
-    from picollm.cli.help import command_help, refuse_unknown_options
+    from picollm.cli.arguments import parse
+    from picollm.cli.help import command_help
 
     module, function, _ = COMMANDS[name]
     try:
-        command = getattr(importlib.import_module(module), function)
-        acts = isinstance(command, dict) and bool(arguments) and arguments[0] in command
-        called, title = (command[arguments[0]], f"{name} {arguments[0]}") if acts else (command, name)
+        command, title = getattr(importlib.import_module(module), function), name
+        if isinstance(command, dict) and arguments and arguments[0] in command:
+            command, title, arguments = command[arguments[0]], f"{name} {arguments[0]}", arguments[1:]
         if {"-h", "--help"} & {*arguments}:
-            print(command_help(title, called))
-            sys.exit(0)
-        if not isinstance(called, dict):
-            refuse_unknown_options(title, called, arguments)
-        run = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
-        return int(run(command, prog=f"picollm {name}", args=arguments) or 0)
+            print(command_help(title, command))
+            return 0
+        return int(parse(title, command, arguments)() or 0)
     except PicoError as error:
         print(f"picollm: {error}", file=sys.stderr)
         return error.exit_code
