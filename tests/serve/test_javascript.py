@@ -1,4 +1,4 @@
-"""The JavaScript clients of examples, unmodified; ``scripts/install test`` gets their packages where node is."""
+"""The JavaScript clients of examples, unmodified; ``scripts/install test`` gets their packages."""
 
 from __future__ import annotations
 
