@@ -71,11 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from picollm.cli.arguments import parse
-    from picollm.cli.help import command_help
-
     module, function, _ = COMMANDS[name]
     try:
+        from picollm.cli.arguments import parse
+        from picollm.cli.help import command_help
+
         command, title = getattr(importlib.import_module(module), function), name
         if isinstance(command, dict) and arguments and arguments[0] in command:
             command, title, arguments = command[arguments[0]], f"{name} {arguments[0]}", arguments[1:]
@@ -86,6 +86,15 @@ def _run(name: str, arguments: list[str]) -> int:
     except PicoError as error:
         print(f"picollm: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("picollm"):
+            raise
+        print(
+            f"picollm: the package {error.name} is missing. Run `bash scripts/install`, "
+            "or install picollm again with pip.",
+            file=sys.stderr,
+        )
+        return 3
     except KeyboardInterrupt:
         print("\npicollm: interrupted; nothing is half-written. The same command continues.", file=sys.stderr)
         return 130

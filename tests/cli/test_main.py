@@ -70,6 +70,13 @@ def test_bad_input_is_one_line(
     assert said in error and error.startswith("picollm: ") and "\n" not in error
 
 
+def test_a_missing_package_is_one_line() -> None:
+    root = Path(__file__).resolve().parents[2]
+    bare = [sys.executable, "-S", "-m", "picollm", "sft"]  # without site-packages
+    done = subprocess.run(bare, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and done.stderr.count("\n") == 1 and "scripts/install" in done.stderr
+
+
 def test_show_gives_programs_one_json_document(
     story: tuple[Path, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
