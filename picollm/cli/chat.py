@@ -122,15 +122,27 @@ def _interactive(talk: Talk, name: str) -> None:
             continue
         except EOFError:
             return
+        if line.strip() == "/quit":
+            return
         try:
-            if line.strip() == "/quit":
-                return
-            if line.startswith("/"):
-                _command(talk, line)
-            elif line.strip():
-                talk.say(line)
+            answer_line(talk, line)
         except PicoError as error:
             console.print(f"picollm: {error}", style="red", markup=False)
+
+
+def answer_line(talk: Talk, line: str) -> None:
+    """Do what a typed line asks for: a command, or a message to be answered.
+
+    Raises:
+        PicoError: it cannot be done, and nothing has changed.
+    """
+    if line.startswith("/"):
+        name, _, rest = line.strip().partition(" ")
+        if name not in COMMANDS:
+            raise InputError(f"no command {name}; /help lists them.")
+        COMMANDS[name](talk, rest.strip())
+    elif line.strip():
+        talk.say(line)
 
 
 COMMANDS: dict[str, Callable[[Talk, str], object]] = {
@@ -145,13 +157,6 @@ COMMANDS: dict[str, Callable[[Talk, str], object]] = {
     "/load": lambda talk, rest: talk.load(_named(rest, "/load")),
     "/quit": lambda talk, rest: None,
 }
-
-
-def _command(talk: Talk, line: str) -> None:
-    name, _, rest = line.strip().partition(" ")
-    if name not in COMMANDS:
-        raise InputError(f"no command {name}; /help lists them.")
-    COMMANDS[name](talk, rest.strip())
 
 
 def _named(text: str, command: str) -> Path:
