@@ -92,6 +92,12 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
     assert not [link for link in local if not (page.parent / link).exists()]
 
 
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    marked = re.findall(r"<!-- results: \w+ -->\n((?:\|[^\n]*\n)+)", PAGES[0].read_text(encoding="utf-8"))
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(marked) == 2 and all(table in results for table in marked)
+
+
 @each_page
 def test_scripts_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"(?:bash |`)((?:scripts/\w+|speedrun\.sh))", page.read_text(encoding="utf-8"))

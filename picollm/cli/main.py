@@ -52,7 +52,16 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every PicoError becomes one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed `| head` is not an error
+        return 0
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 2
@@ -98,9 +107,6 @@ def _run(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\npicollm: interrupted; nothing is half-written. The same command continues.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed `| head` is not an error
-        return 0
 
 
 if __name__ == "__main__":

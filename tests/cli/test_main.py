@@ -77,6 +77,13 @@ def test_a_missing_package_is_one_line() -> None:
     assert done.returncode == 3 and done.stderr.count("\n") == 1 and "scripts/install" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", ["--help", "sft --help"])
+def test_a_reader_that_leaves_is_no_error(arguments: str) -> None:
+    command = f"'{sys.executable}' -m picollm {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n" and done.stderr == ""
+
+
 def test_show_gives_programs_one_json_document(
     story: tuple[Path, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
