@@ -76,9 +76,8 @@ def _metavar(kind: Any) -> str:
 
 def _default(parameter: inspect.Parameter, help_text: str) -> str:
     """Return the default where it says something that the help does not."""
-    if parameter.default is inspect.Parameter.empty:
-        return ""
-    if parameter.default is None or parameter.default in (False, ()) or "default" in help_text:
+    default = parameter.default
+    if default in (inspect.Parameter.empty, None, ()) or default is False or "default" in help_text:
         return ""
     return f"{' ' * bool(help_text)}(default {parameter.default})"
 
