@@ -64,8 +64,7 @@ function turn(message, index, isLast) {
   } else node.append(bubble(message));
   if (isLast && !state.abort) {
     const again = el("button", { onclick: regenerate }, "Regenerate");
-    const copy = el("button", { onclick: () => navigator.clipboard.writeText(message.content) }, "Copy");
-    node.append(el("div", { class: "actions" }, again, copy));
+    node.append(el("div", { class: "actions" }, again, ...copyButton(message.content)));
   }
   return node;
 }
