@@ -76,15 +76,21 @@ def open_chat(name: str | None) -> Checkpoint:
     from picollm.checkpoint import Checkpoint
     from picollm.recipes.compare import locate
 
-    place = locate(name) if name else paths.chat_checkpoint()
-    if name is None and not paths.chat_checkpoint().is_dir():
-        raise CheckpointError(
-            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name a checkpoint's directory."
-        )
+    place = locate(name or default_checkpoint())
     loaded = Checkpoint.load(place)
     if loaded.format is None:
         raise CheckpointError(f"{place} has no chat format: it is a base model. Fine-tune it: picollm sft.")
     return loaded
+
+
+def default_checkpoint() -> str:
+    """Return where the speedrun leaves its chat model. Raises CheckpointError when it is not there yet."""
+    place = paths.chat_checkpoint()
+    if not place.is_dir():
+        raise CheckpointError(
+            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name a checkpoint's directory."
+        )
+    return str(place)
 
 
 def open_base(checkpoint: Checkpoint, name: str | None) -> Checkpoint | None:

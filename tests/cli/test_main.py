@@ -49,7 +49,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         (["sft", "--data-root", "nowhere"], 2, "--data-root nowhere is not a directory"),
         (["eval", "nowhere", "--tasks", "mmul"], 2, "did you mean 'mmlu'"),
         (["eval", "nowhere/at/all", "--tasks", "mmlu"], 3, "nowhere/at/all"),
-        (["eval", "--tasks", ""], 2, "no task"),
+        (["eval", "nowhere", "--tasks", ""], 2, "no task"),
         (["show", "nowhere.json"], 2, "nowhere.json"),
         (["chat", "nowhere/at/all", "-p", "hi"], 3, "nowhere/at/all"),
         (["pretrain", "--tokenizer", "nowhere"], 3, "no tokenizer at nowhere"),
@@ -68,6 +68,15 @@ def test_bad_input_is_one_line(
     assert main(arguments) == code
     error = capsys.readouterr().err.strip()
     assert said in error and error.startswith("picollm: ") and "\n" not in error
+
+
+@pytest.mark.parametrize("command", ["chat -p hi", "serve --port 0", "eval", "compare pico-base", "certify"])
+def test_before_there_is_a_chat_model_every_command_says_how_to_get_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICOLLM_HOME", str(tmp_path))
+    assert main(command.split()) == 3
+    assert "bash speedrun.sh" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_one_line() -> None:
