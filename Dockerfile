@@ -8,6 +8,8 @@ WORKDIR /opt/picollm
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch==$(sed -n 's/^torch==//p' constraints.txt)"
+# picollm/configs is a link to configs.
+COPY configs configs
 COPY picollm picollm
 RUN pip install --no-cache-dir -c constraints.txt .
 

@@ -67,8 +67,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 def help_of(*command: str) -> str:
     """Return what ``--help`` of a command says."""
     shown = io.StringIO()
-    with redirect_stdout(shown), pytest.raises(SystemExit):
-        main([*command, "--help"])
+    with redirect_stdout(shown):
+        assert main([*command, "--help"]) == 0
     return shown.getvalue()
 
 
@@ -90,6 +90,12 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     local = [link for link in LINK.findall(text) if "://" not in link and not link.startswith("mailto:")]
     assert not [link for link in local if not (page.parent / link).exists()]
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    marked = re.findall(r"<!-- results: \w+ -->\n((?:\|[^\n]*\n)+)", PAGES[0].read_text(encoding="utf-8"))
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(marked) == 2 and all(table in results for table in marked)
 
 
 @each_page

@@ -102,13 +102,16 @@ def test_it_runs_from_top_to_bottom_in_any_directory(
 @each_notebook
 def test_the_first_cell_says_what_to_do_where_it_cannot_run(path: Path, tmp_path: Path) -> None:
     first = _code(path)[0].source
+    for name in ("torch", "picollm", "matplotlib", "pandas"):  # found, and too old
+        (tmp_path / f"{name}.py").write_text('__version__ = "2.8.1+cpu"')
     old = f"import sys; sys.version_info, sys.version = (3, 9, 1), '3.9.1 (old)'\n{first}"
     bare = [sys.executable, "-S", "-c"]  # without site-packages
-    for command, said in (
-        ([*bare, old], "Python 3.11 or newer; this kernel has 3.9.1"),
-        ([*bare, first], "lacks torch"),
+    for place, command, said in (
+        (ROOT, [*bare, old], "Python 3.11 or newer; this kernel has 3.9.1"),
+        (ROOT, [*bare, first], "lacks torch"),
+        (tmp_path, [*bare, first], "torch 2.9 or newer; this kernel has 2.8.1+cpu"),
     ):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         assert done.returncode != 0
         assert said in done.stderr and "scripts/install notebooks" in done.stderr
         assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The package as others get it: an sdist, the wheel made from it, and that wheel outside the repository."""
+"""The package as others get it: sdist, wheel from it, and that wheel in an environment of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
-import zipfile
+import venv
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ why = "Who the model is."
 """
 
 
-def _run(command: list[str | Path], cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PICOLLM")}
-    if site is not None:
-        environment["PYTHONPATH"] = str(site)
+def _run(command: list[str | Path], cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    mine = ("PICOLLM", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    environment |= changed
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -66,10 +67,14 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory that has the wheel installed, and nothing of the repository."""
-    site = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
-        wheel.extractall(site)
+    """Return where pip put the wheel: an environment that has only it and, from here, what it needs."""
+    place = tmp_path_factory.mktemp("environment")
+    venv.create(place, with_pip=False, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install", "--quiet"]
+    _run([*pip, "--no-deps", "--no-index", next(dist.glob("*.whl"))], cwd=place)
+    site = next(place.glob("lib/python*/site-packages"))
+    # The .pth files of a directory that is named here, such as an editable install's, are not read.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return site
 
 
@@ -83,19 +88,21 @@ def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_an_installed_wheel_shows_trains_and_talks_anywhere(site: Path, tmp_path: Path) -> None:
-    picollm: list[str | Path] = [sys.executable, "-m", "picollm"]
-    found = _run([sys.executable, "-c", "import picollm; print(picollm.__file__)"], tmp_path, site).stdout
+    programs = site.parents[2] / "bin"
+    picollm = programs / "picollm"
+    nothing = {"PATH": str(programs)}  # no git and no compiler
+    found = _run([programs / "python", "-c", "import picollm; print(picollm.__file__)"], tmp_path).stdout
     assert found.startswith(str(site))
-    assert "sft" in _run([*picollm, "--help"], tmp_path, site).stdout
+    assert "sft" in _run([picollm, "--help"], tmp_path).stdout
 
     (tmp_path / "one.json").write_text('{"messages": [{"role": "user", "content": "Hi"}]}', encoding="utf-8")
-    shown = json.loads(_run([*picollm, "show", "one.json", "--json"], tmp_path, site).stdout)
+    shown = json.loads(_run([picollm, "show", "one.json", "--json"], tmp_path, **nothing).stdout)
     assert len(shown["ids"]) == len(shown["loss_mask"])
 
     (tmp_path / "miniature.toml").write_text(MINIATURE, encoding="utf-8")
-    trained = _run([*picollm, "sft", "--config", "miniature.toml", "--json"], tmp_path, site)
+    trained = _run([picollm, "sft", "--config", "miniature.toml", "--json"], tmp_path, **nothing)
     assert json.loads(trained.stdout)["stage"] == "sft"
-    _run([*picollm, "chat", "--prompt", "Hi", "--max-tokens", "4"], tmp_path, site)
+    _run([picollm, "chat", "--prompt", "Hi", "--max-tokens", "4"], tmp_path, **nothing)
 
 
 def test_the_shipped_recipes_are_found_by_name_anywhere(

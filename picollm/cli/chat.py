@@ -76,15 +76,21 @@ def open_chat(name: str | None) -> Checkpoint:
     from picollm.checkpoint import Checkpoint
     from picollm.recipes.compare import locate
 
-    place = locate(name) if name else paths.chat_checkpoint()
-    if name is None and not paths.chat_checkpoint().is_dir():
-        raise CheckpointError(
-            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name a checkpoint's directory."
-        )
+    place = locate(name or default_checkpoint())
     loaded = Checkpoint.load(place)
     if loaded.format is None:
         raise CheckpointError(f"{place} has no chat format: it is a base model. Fine-tune it: picollm sft.")
     return loaded
+
+
+def default_checkpoint() -> str:
+    """Return where the speedrun leaves its chat model. Raises CheckpointError when it is not there yet."""
+    place = paths.chat_checkpoint()
+    if not place.is_dir():
+        raise CheckpointError(
+            f"no chat model at {place} yet. Run `bash speedrun.sh` first, or name a checkpoint's directory."
+        )
+    return str(place)
 
 
 def open_base(checkpoint: Checkpoint, name: str | None) -> Checkpoint | None:
@@ -122,15 +128,27 @@ def _interactive(talk: Talk, name: str) -> None:
             continue
         except EOFError:
             return
+        if line.strip() == "/quit":
+            return
         try:
-            if line.strip() == "/quit":
-                return
-            if line.startswith("/"):
-                _command(talk, line)
-            elif line.strip():
-                talk.say(line)
+            answer_line(talk, line)
         except PicoError as error:
             console.print(f"picollm: {error}", style="red", markup=False)
+
+
+def answer_line(talk: Talk, line: str) -> None:
+    """Do what a typed line asks for: a command, or a message to be answered.
+
+    Raises:
+        PicoError: it cannot be done, and nothing has changed.
+    """
+    if line.startswith("/"):
+        name, _, rest = line.strip().partition(" ")
+        if name not in COMMANDS:
+            raise InputError(f"no command {name}; /help lists them.")
+        COMMANDS[name](talk, rest.strip())
+    elif line.strip():
+        talk.say(line)
 
 
 COMMANDS: dict[str, Callable[[Talk, str], object]] = {
@@ -145,13 +163,6 @@ COMMANDS: dict[str, Callable[[Talk, str], object]] = {
     "/load": lambda talk, rest: talk.load(_named(rest, "/load")),
     "/quit": lambda talk, rest: None,
 }
-
-
-def _command(talk: Talk, line: str) -> None:
-    name, _, rest = line.strip().partition(" ")
-    if name not in COMMANDS:
-        raise InputError(f"no command {name}; /help lists them.")
-    COMMANDS[name](talk, rest.strip())
 
 
 def _named(text: str, command: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 
 from picollm.progress import Bar, Progress
 
@@ -108,9 +108,10 @@ class ConsoleProgress:
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("[dim]{task.fields[figures]}"),
+            # What is too narrow for all shortens the figures, not the time.
+            TextColumn("[dim]{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True)),
         )
-        with RichProgress(*columns, console=console) as drawing:
+        with RichProgress(*columns, console=console, expand=True) as drawing:
             task = drawing.add_task(title, total=total, figures="")
             yield _DrawnBar(drawing, task)
 

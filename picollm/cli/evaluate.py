@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from picollm import paths
+from picollm.cli.chat import default_checkpoint
 from picollm.cli.console import console, print_json, print_table, progress
 from picollm.cli.train import PICO_CPU, ConfigPath, DataRoot, Json, read_recipe
 
@@ -41,7 +42,7 @@ def evaluate(
     from picollm.recipes.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(
-        checkpoint or str(paths.chat_checkpoint()),
+        checkpoint or default_checkpoint(),
         [name.strip() for name in tasks.split(",") if name.strip()],
         data_root=data_root,
         limit=limit,
@@ -112,7 +113,7 @@ def compare(
     comparison = compare_checkpoints(
         read_recipe(config, data_root),
         base,
-        sft or str(paths.chat_checkpoint()),
+        sft or default_checkpoint(),
         out,
         prompts_file=prompts,
         data_root=data_root,

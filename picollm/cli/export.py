@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from picollm import paths
+from picollm.cli.chat import default_checkpoint
 from picollm.cli.console import console, print_json, print_table, progress
 from picollm.cli.train import Json
 from picollm.errors import InputError, PicoError
@@ -37,7 +37,7 @@ def export(
     from picollm.interop.export import export as write
     from picollm.interop.export import write_merged
 
-    loaded = Checkpoint.load(checkpoint or str(paths.chat_checkpoint()))
+    loaded = Checkpoint.load(checkpoint or default_checkpoint())
     files: list[Path] = []
     notes: list[str] = []
     if merge:
@@ -72,7 +72,7 @@ def certify(
     from picollm.interop.certify import FILE
     from picollm.interop.certify import certify as compare
 
-    loaded = Checkpoint.load(checkpoint or str(paths.chat_checkpoint()))
+    loaded = Checkpoint.load(checkpoint or default_checkpoint())
     names = [name.strip() for name in runtimes.split(",") if name.strip()] if runtimes else None
     certificate = compare(loaded, names, max_tokens=max_tokens, gguf=gguf, progress=progress())
     certificate.save(out or loaded.path / FILE)

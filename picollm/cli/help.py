@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tyro
-
-from picollm.errors import InputError
 
 Command = Callable[..., Any]
 
@@ -33,7 +30,7 @@ def command_help(name: str, command: Command | Mapping[str, Command]) -> str:
     hints = typing.get_type_hints(command, include_extras=True)
     places, options = [], []
     for parameter in inspect.signature(command).parameters.values():
-        kind, settings = _unwrapped(hints[parameter.name])
+        kind, settings = unwrapped(hints[parameter.name])
         help_text = next((s.help for s in settings if getattr(s, "help", None)), "")
         if tyro.conf.Positional in settings:
             word = parameter.name.upper() + (" ..." if typing.get_origin(kind) is tuple else "")
@@ -54,30 +51,11 @@ def command_help(name: str, command: Command | Mapping[str, Command]) -> str:
     return "\n".join(lines)
 
 
-def refuse_unknown_options(name: str, command: Command, arguments: Sequence[str]) -> None:
-    """Raise InputError when one of ``arguments`` is an option that ``picollm NAME`` does not have."""
-    known = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(command).parameters]
-    for argument in arguments:
-        option = argument.split("=")[0].replace("_", "-")
-        if option == "--":
-            return
-        if (
-            option.startswith("--")
-            and option not in known
-            and f"--{option.removeprefix('--no-')}" not in known
-        ):
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise InputError(
-                f"`picollm {name}` has no option {option}. {hint}`picollm {name} --help` lists them."
-            )
-
-
 def _first_line(command: Command) -> str:
     return (inspect.getdoc(command) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return the type without Optional, and the settings that tyro reads."""
     settings = getattr(hint, "__metadata__", ())
     kind = typing.get_args(hint)[0] if settings else hint
@@ -98,9 +76,8 @@ def _metavar(kind: Any) -> str:
 
 def _default(parameter: inspect.Parameter, help_text: str) -> str:
     """Return the default where it says something that the help does not."""
-    if parameter.default is inspect.Parameter.empty:
-        return ""
-    if parameter.default is None or parameter.default in (False, ()) or "default" in help_text:
+    default = parameter.default
+    if default in (inspect.Parameter.empty, None, ()) or default is False or "default" in help_text:
         return ""
     return f"{' ' * bool(help_text)}(default {parameter.default})"
 

@@ -52,7 +52,16 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every PicoError becomes one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed `| head` is not an error
+        return 0
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 2
@@ -71,31 +80,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    import tyro
-
-    from picollm.cli.help import command_help, refuse_unknown_options
-
     module, function, _ = COMMANDS[name]
     try:
-        command = getattr(importlib.import_module(module), function)
-        acts = isinstance(command, dict) and bool(arguments) and arguments[0] in command
-        called, title = (command[arguments[0]], f"{name} {arguments[0]}") if acts else (command, name)
+        from picollm.cli.arguments import parse
+        from picollm.cli.help import command_help
+
+        command, title = getattr(importlib.import_module(module), function), name
+        if isinstance(command, dict) and arguments and arguments[0] in command:
+            command, title, arguments = command[arguments[0]], f"{name} {arguments[0]}", arguments[1:]
         if {"-h", "--help"} & {*arguments}:
-            print(command_help(title, called))
-            sys.exit(0)
-        if not isinstance(called, dict):
-            refuse_unknown_options(title, called, arguments)
-        run = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
-        return int(run(command, prog=f"picollm {name}", args=arguments) or 0)
+            print(command_help(title, command))
+            return 0
+        return int(parse(title, command, arguments)() or 0)
     except PicoError as error:
         print(f"picollm: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("picollm"):
+            raise
+        print(
+            f"picollm: the package {error.name} is missing. Run `bash scripts/install`, "
+            "or install picollm again with pip.",
+            file=sys.stderr,
+        )
+        return 3
     except KeyboardInterrupt:
         print("\npicollm: interrupted; nothing is half-written. The same command continues.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed `| head` is not an error
-        return 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from picollm.infer.request import Reply
 from picollm.serve.memory import ReplyMemory
 from picollm.train.interrupt import Interrupt
 
+_CALL = "[calculator: {}]"
+
 
 @dataclass
 class Talk:
@@ -83,7 +85,7 @@ class Talk:
         table = Table(expand=True, show_lines=False)
         for title in ("base", "this model"):
             table.add_column(title, ratio=1, overflow="fold")
-        table.add_row(*(Text("".join(part.text for part in m.parts)) for m in (theirs.message, last)))
+        table.add_row(*(_text(m) for m in (theirs.message, last)))
         console.print(table)
         if theirs.finish_reason != "stop":
             console.print(f"(base: {theirs.finish_reason})", style="dim", markup=False)
@@ -172,9 +174,20 @@ class Talk:
         return reply
 
 
+def _text(message: Message) -> Text:
+    """Return a message as ``_show`` shows it, with its calls and without their results, which it repeats."""
+    text = Text()
+    for part in message.parts:
+        if part.type == "text":
+            text.append(part.text)
+        elif part.type == "python":
+            text.append(_CALL.format(part.text), style="dim")
+    return text
+
+
 def _show(events: list[Event]) -> None:
     for event in events:
         if isinstance(event, TextDelta):
             print(event.text, end="", flush=True)
         elif isinstance(event, ToolCall):
-            console.print(f"[calculator: {event.expression}]", style="dim", end="", markup=False)
+            console.print(_CALL.format(event.expression), style="dim", end="", markup=False)

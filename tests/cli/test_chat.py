@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from picollm.cli.main import main
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
 from picollm.record import Record
+from scripts.picture import TYPED, picture
 
 TEXTS = ["the cat sat on the mat and the dog ran", "what is 2+3? it is 5"] * 20
 
@@ -182,3 +185,15 @@ def test_one_prompt_and_piped_text_answer_on_stdout(runs, capsys, monkeypatch) -
     assert capsys.readouterr().out == expected
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert main(["chat", str(runs / "sft")]) == 2
+
+
+def test_the_picture_of_a_session_shows_what_was_said(runs, said, monkeypatch) -> None:
+    for name in ("record", "soft_wrap"):
+        monkeypatch.setattr(console, name, getattr(console, name))
+    svg = picture(str(runs / "sft"))
+    text = html.unescape(re.sub("<[^>]+>", "", svg)).replace("\xa0", " ")
+    assert all(f"> {line}" in text for line in TYPED) and "<|assistant_start|>" in text
+    assert reply_to(runs, "sft", TYPED[0]).split()[0] in text
+    assert not re.search(
+        r"""@font-face|(?:url\(|href=["'])(?!#)""", svg
+    )  # it asks no other site for anything

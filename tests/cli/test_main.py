@@ -27,9 +27,7 @@ def test_help_imports_neither_torch_nor_datasets() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
-    assert stop.value.code == 0
+    assert main([name, "--help"]) == 0
     assert f"picollm {name}" in capsys.readouterr().out
 
 
@@ -38,11 +36,20 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     [
         (["trane"], 2, "no command 'trane'"),
         (["chta"], 2, "Did you mean 'chat'"),
+        (["sft", "--epochs", "many"], 2, "--epochs is 'many'; expected a number"),
+        (["serve", "--port=abc"], 2, "--port is 'abc'; expected a whole number"),
+        (["chat", "-p"], 2, "--prompt needs a value"),
+        (["eval", "x", "--form", "z"], 2, "invalid choice 'z' for argument '--form'"),
+        (["show"], 2, "needs FILE"),
+        (["push"], 2, "needs CHECKPOINT and NAME"),
+        (["sft", "extra"], 2, "cannot use extra"),
+        (["identity"], 2, "There is verify, build"),
+        (["identity", "verfy"], 2, "Did you mean verify?"),
         (["sft", "--config", "nowhere.toml"], 2, "cannot read the recipe nowhere.toml"),
         (["sft", "--data-root", "nowhere"], 2, "--data-root nowhere is not a directory"),
         (["eval", "nowhere", "--tasks", "mmul"], 2, "did you mean 'mmlu'"),
         (["eval", "nowhere/at/all", "--tasks", "mmlu"], 3, "nowhere/at/all"),
-        (["eval", "--tasks", ""], 2, "no task"),
+        (["eval", "nowhere", "--tasks", ""], 2, "no task"),
         (["show", "nowhere.json"], 2, "nowhere.json"),
         (["chat", "nowhere/at/all", "-p", "hi"], 3, "nowhere/at/all"),
         (["pretrain", "--tokenizer", "nowhere"], 3, "no tokenizer at nowhere"),
@@ -61,6 +68,29 @@ def test_bad_input_is_one_line(
     assert main(arguments) == code
     error = capsys.readouterr().err.strip()
     assert said in error and error.startswith("picollm: ") and "\n" not in error
+
+
+@pytest.mark.parametrize("command", ["chat -p hi", "serve --port 0", "eval", "compare pico-base", "certify"])
+def test_before_there_is_a_chat_model_every_command_says_how_to_get_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICOLLM_HOME", str(tmp_path))
+    assert main(command.split()) == 3
+    assert "bash speedrun.sh" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_one_line() -> None:
+    root = Path(__file__).resolve().parents[2]
+    bare = [sys.executable, "-S", "-m", "picollm", "sft"]  # without site-packages
+    done = subprocess.run(bare, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and done.stderr.count("\n") == 1 and "scripts/install" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "sft --help"])
+def test_a_reader_that_leaves_is_no_error(arguments: str) -> None:
+    command = f"'{sys.executable}' -m picollm {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n" and done.stderr == ""
 
 
 def test_show_gives_programs_one_json_document(

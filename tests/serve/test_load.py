@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from picollm import Conversation, Engine, SamplingParams, paths
 from picollm.serve.service import Limits, Served, Service
 
@@ -89,6 +91,7 @@ async def client(port: int, seed: int, until: float, expected: dict[str, str], s
         seen[status] += 1
 
 
+@pytest.mark.timeout(240 + 2 * SECONDS)
 def test_nothing_leaks_and_every_reply_is_the_one_it_would_be_alone(make_checkpoint, running) -> None:
     checkpoint = make_checkpoint()
     params = SamplingParams(temperature=0.0, max_tokens=40)

@@ -151,6 +151,16 @@ def test_markdown_becomes_elements(page) -> None:
 
 
 @browser_only
+def test_a_call_stands_in_its_sentence(page) -> None:
+    call = [{"type": "python", "text": "2+3"}, {"type": "python_output", "text": "5"}]
+    parts = [{"type": "text", "text": "it is "}, *call, {"type": "text", "text": "5. *so*\n#### 5 \ue000"}]
+    page.evaluate("parts => $('log').replaceChildren(bubble({parts}))", parts)
+    assert page.locator("#log p").inner_text() == "it is 2+3 = 55. so"
+    assert page.locator("#log p .call").inner_text() == "2+3 = 5"
+    assert page.locator("#log h6").inner_text() == "5 \ufffd" and page.locator("#log ol").count() == 0
+
+
+@browser_only
 def test_export_and_import_are_inverse(page, tmp_path: Path) -> None:
     say(page, "the cat")
     wait_for_reply(page)

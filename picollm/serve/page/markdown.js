@@ -32,9 +32,14 @@ function link(all, label, address) {
   return el("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, ...inline(label));
 }
 
+// A button that copies text, where the browser lets a page copy: on this machine, or over TLS.
+function copyButton(text) {
+  const { clipboard } = navigator;
+  return clipboard ? [el("button", { type: "button", onclick: () => clipboard.writeText(text) }, "Copy")] : [];
+}
+
 function codeBlock(text, language) {
-  const copy = el("button", { type: "button", onclick: () => navigator.clipboard.writeText(text) }, "Copy");
-  return el("pre", {}, el("code", { "data-language": language || null }, text), copy);
+  return el("pre", {}, el("code", { "data-language": language || null }, text), ...copyButton(text));
 }
 
 const ITEM = /^\s*(?:([-*+])|(\d+)[.)])\s+(.*)$/;

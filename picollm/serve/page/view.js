@@ -17,21 +17,33 @@ function drawList() {
   }));
 }
 
+// The parts of a reply as elements. A call stands inside its sentence: while Markdown is read, a character that no
+// text is allowed to have holds its place.
+const CALL = "\uE000";
+
 function words(parts) {
-  const nodes = [];
-  parts.forEach((part, index) => {
-    if (part.type === "text") nodes.push(markdown(part.text));
-    else if (part.type === "python") {
-      const answer = parts[index + 1]?.type === "python_output" ? ` = ${parts[index + 1].text}` : "";
-      nodes.push(el("span", { class: "call", title: "calculator" }, `${part.text}${answer}`));
-    }
+  const calls = [];
+  const text = parts.map((part, index) => {
+    if (part.type === "text") return part.text.replaceAll(CALL, "\uFFFD");
+    if (part.type !== "python") return "";
+    const answer = parts[index + 1]?.type === "python_output" ? ` = ${parts[index + 1].text}` : "";
+    calls.push(el("span", { class: "call", title: "calculator" }, `${part.text}${answer}`));
+    return CALL;
   });
-  return nodes;
+  const fragment = markdown(text.join(""));
+  const walker = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
+  const holders = [];
+  while (walker.nextNode()) if (walker.currentNode.data.includes(CALL)) holders.push(walker.currentNode);
+  for (const node of holders) {
+    const [first, ...rest] = node.data.split(CALL);
+    node.replaceWith(first, ...rest.flatMap(piece => [calls.shift(), piece]));
+  }
+  return fragment;
 }
 
 function bubble(reply, name) {
   const parts = reply.parts ?? [{ type: "text", text: reply.content }];
-  const node = el("div", { class: "bubble" }, ...words(parts));
+  const node = el("div", { class: "bubble" }, words(parts));
   if (name) node.prepend(el("div", { class: "model" }, name));
   if (reply.writing) node.classList.add("writing");
   else if (!parts.some(part => part.text)) node.append(el("span", { class: "note" }, "(an empty reply)"));
@@ -52,16 +64,20 @@ function turn(message, index, isLast) {
   } else node.append(bubble(message));
   if (isLast && !state.abort) {
     const again = el("button", { onclick: regenerate }, "Regenerate");
-    const copy = el("button", { onclick: () => navigator.clipboard.writeText(message.content) }, "Copy");
-    node.append(el("div", { class: "actions" }, again, copy));
+    node.append(el("div", { class: "actions" }, again, ...copyButton(message.content)));
   }
   return node;
+}
+
+function welcome() {
+  const both = state.base ? ' "base | SFT" asks the base model the same.' : "";
+  return el("p", { class: "note welcome" }, `"tokens" shows what the model sees.${both}`);
 }
 
 function draw() {
   const { messages } = state.current;
   const nodes = messages.map((message, index) => turn(message, index, index === messages.length - 1));
-  $("log").replaceChildren(...nodes);
+  $("log").replaceChildren(...(nodes.length ? nodes : [welcome()]));
   $("log").scrollTop = $("log").scrollHeight;
   drawList();
   if ($("show-tokens").checked && !state.abort) drawTokens();
