@@ -10,6 +10,7 @@ import bisect
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from picollm.errors import DataError, InputError, UnavailableError
 
 T = TypeVar("T")
 HUB = "hub:"
+_COMMIT = re.compile("[0-9a-f]{40}")
 Filter = Mapping[str, Any]
 
 
@@ -236,6 +238,12 @@ def _load_hub(location: str, split: str) -> Rows:
         import datasets
 
         loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
+    # Without a network the library takes what it has of the set, be it of another revision.
+    if any(revision not in Path(file["filename"]).parts for file in loaded.cache_files):
+        raise UnavailableError(
+            f"{location} cannot be fetched, and what lies in the cache is another revision. Go online once, "
+            "or pass --data-root with local files."
+        )
     return Rows(loaded, location, revision, _hub_files(repository, revision))
 
 
@@ -263,10 +271,11 @@ def _hub_parts(location: str) -> tuple[str, str | None, str]:
     """Return repository, configuration (or None) and revision."""
     name, _, revision = location.removeprefix(HUB).partition("@")
     parts = name.split("/")
-    if not revision or len(parts) not in (2, 3) or not all(parts):
+    if not _COMMIT.fullmatch(revision) or len(parts) not in (2, 3) or not all(parts):
         raise InputError(
             f"{location!r} is no pinned data set; expected hub:org/name@revision or "
-            "hub:org/name/config@revision, the revision being a commit of its page."
+            "hub:org/name/config@revision, the revision being a commit of its page (40 hexadecimal digits; "
+            "a branch or a tag may move)."
         )
     return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from picollm.errors import UnavailableError
@@ -65,7 +66,7 @@ def _in_file(work: Callable[[Any], Any]) -> Iterator[str]:
 
 def _start(path: str) -> None:
     global _work
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         _work = pickle.load(file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
