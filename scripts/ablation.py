@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,28 @@ def main(
     base: str | None = None,
     out: Path = Path("runs/ablation"),
     tokens: int | None = None,
+    same_rows: tuple[str, ...] = ("identity",),
 ) -> None:
-    """Train the full mixture, twice, and each leave-one-out, and measure all of them."""
+    """Train the full mixture, twice, and each leave-one-out, and measure all of them.
+
+    The sources ``same_rows`` are left out once more in a shorter run, which sees the other rows as often as
+    the full mixture does: what does the source cost the others beside the room it takes?
+    """
     recipe = load_recipe(config)
     if base is not None:
         recipe = dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, base=base))
-    runs = {FULL: _for(recipe, tokens)}
+    runs = {FULL: partial(_for, recipe, tokens)}
     for source in recipe.mixture:
-        runs[f"without {source.label}"] = _for(recipe, tokens, left_out=source.label)
-    runs[AGAIN] = _for(dataclasses.replace(recipe, seed=recipe.seed + 1), tokens)
+        runs[f"without {source.label}"] = partial(_for, recipe, tokens, source.label)
+    for label in same_rows:
+        runs[f"without {label}, same rows"] = partial(_same_rows, recipe, tokens, label, out / FULL)
+    runs[AGAIN] = partial(_for, dataclasses.replace(recipe, seed=recipe.seed + 1), tokens)
     found: dict[str, Measured] = {}
-    for name, each in runs.items():
+    for name, make in runs.items():
         place = out / name.replace(", ", "_").replace(" ", "_")
         scores = place.with_suffix(".json")
         if not scores.exists():
-            finetune(each, place, data_root=data_root)
+            finetune(make(), place, data_root=data_root)
             scores.write_text(json.dumps(measure(recipe, place, data_root)), encoding="utf-8")
         found[name] = json.loads(scores.read_text(encoding="utf-8"))
         print(name, {task: f"{each['value']:.3f}" for task, each in found[name].items()}, flush=True)
@@ -79,6 +87,16 @@ def _for(recipe: Recipe, tokens: int | None, left_out: str | None = None) -> Rec
         stage=(),
         sft=dataclasses.replace(recipe.sft, train=train),
     )
+
+
+def _same_rows(recipe: Recipe, tokens: int | None, label: str, full: Path) -> Recipe:
+    """Return the recipe without one source, for fewer tokens: it sees the other rows as often as ``full``."""
+    tokens = tokens or recipe.sft.train.num_tokens
+    if tokens is not None:
+        sources = Checkpoint.load(full).record.data
+        seen = {source["name"]: source["tokens"] * source["epochs"] for source in sources}
+        tokens = round(tokens * (1 - seen[label] / sum(seen.values())))
+    return _for(recipe, tokens, label)
 
 
 def measure(recipe: Recipe, checkpoint: Path, data_root: Path | None) -> Measured:
