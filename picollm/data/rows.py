@@ -200,7 +200,7 @@ def _split(path: Path) -> str:
 
 
 def _load_files(paths: Sequence[Path], name: str, split: str | None) -> Rows:
-    files = {str(path): _sha256(path) for path in paths}
+    files = {str(path): file_sha256(path) for path in paths}
     sources = [open_file(path) for path in paths]
     if len(paths) == 1:
         return Rows(sources[0], str(paths[0]), next(iter(files.values())), files)
@@ -208,7 +208,8 @@ def _load_files(paths: Sequence[Path], name: str, split: str | None) -> Rows:
     return Rows(_Chain(sources), f"{name} ({split})" if split else name, digest, files)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits; raise DataError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
