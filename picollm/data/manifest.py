@@ -163,7 +163,8 @@ def fetch(url: str, *, timeout_s: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BY
     try:
         content = b"".join(_chunks(url, timeout_s, max_bytes))
     except urllib.error.HTTPError as error:
-        raise UnavailableError(f"{url} answered {error.code} {error.reason}; check the address") from error
+        told = str(error.reason).splitlines()[0]  # of a circle of redirects it has three lines
+        raise UnavailableError(f"{url} answered {error.code} {told}; check the address") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnavailableError(f"cannot reach {url} ({reason}); check the address and the network") from error

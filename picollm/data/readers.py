@@ -1,6 +1,6 @@
 """Readers of single data files: parquet, JSON lines, one JSON value, text; gzip-ed or not.
 
-A reader knows where each row is and reads it when asked for, so a file costs twelve bytes a row of memory
+A reader knows where each row is and reads it when asked for, so a file costs sixteen bytes a row of memory
 (parquet: one row group), not its size. Only a JSON list has to be held whole. Readers can be sent to another
 process, which opens the file for itself.
 """
@@ -13,12 +13,12 @@ import os
 import tempfile
 import weakref
 import zlib
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from picollm.errors import DataError
 from picollm.paths import disk_errors
@@ -28,6 +28,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".tx
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BLOCK_BYTES = 1 << 18
+MAX_ROW_BYTES = 1 << 26  # a longer line is a file of another kind, or damage
 _ROWS_AHEAD = 64  # rows of a parquet file that are decoded together when they are read in order
 
 
@@ -59,25 +60,28 @@ def open_file(path: Path) -> Source:
 
 def _open_text(path: Path) -> Source:
     text = Text(path)
-    head = text.read(0, 1 << 16)
-    if head.startswith(_UTF16):
+    if text.read(0, 2) in _UTF16:
         raise DataError(f"{path} is UTF-16; expected UTF-8. Save it as UTF-8.")
     if path.name.removesuffix(".gz").endswith(".txt"):
         return Lines(text, _text_row)
-    if _is_one_value(head.removeprefix(_BOM).lstrip(), path):
+    lines = Lines(text, _json_row)
+    if _is_one_value(lines, path):
         return _json_value(text.read(0, text.size).removeprefix(_BOM), path)
-    return Lines(text, _json_row)
+    return lines
 
 
-def _is_one_value(head: bytes, path: Path) -> bool:
+def _is_one_value(lines: Lines, path: Path) -> bool:
     """Return whether a file is a single JSON value, a list of rows or one row over several lines."""
-    first, _, others = head.partition(b"\n")
-    if not others.strip():
-        return head[:1] == b"["
+    is_json = path.name.removesuffix(".gz").endswith(".json")
+    if not len(lines) or (lines.num_bytes(0) > MAX_ROW_BYTES and not is_json):
+        return False
+    first = lines.raw(0).strip()
+    if len(lines) == 1:
+        return first[:1] == b"["
     try:
         json.loads(first)
     except (ValueError, RecursionError):
-        return head[:1] == b"[" or (path.name.removesuffix(".gz").endswith(".json") and first.strip() == b"{")
+        return first[:1] == b"[" or (is_json and first == b"{")
     return False
 
 
@@ -110,10 +114,11 @@ class Text:
             start += len(piece)
         return b"".join(pieces)
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield all bytes, a quarter of a mebibyte at a time."""
-        for start in range(0, self.size, _BLOCK_BYTES):
-            yield self.read(start, start + _BLOCK_BYTES)
+    def blocks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` up to ``end``, a quarter of a mebibyte at a time."""
+        end = self.size if end is None else end
+        for place in range(start, end, _BLOCK_BYTES):
+            yield self.read(place, min(place + _BLOCK_BYTES, end))
 
 
 def _opened(path: Path) -> int:
@@ -208,47 +213,54 @@ class Lines:
 
     def __init__(self, text: Text, row_of: Callable[[str], Row]) -> None:
         self._text, self._row_of = text, row_of
-        self._starts, self._lengths = _lines(text)
+        starts, sizes = _lines(text)
+        self._starts, self._sizes = np.frombuffer(starts, np.int64), np.frombuffer(sizes, np.int64)
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, index: int) -> Row:
+    def num_bytes(self, index: int) -> int:
+        """Return how long one line is."""
+        return int(self._sizes[index])
+
+    def raw(self, index: int) -> bytes:
+        """Return the bytes of one line."""
         start = int(self._starts[index])
+        return self._text.read(start, start + self.num_bytes(index))
+
+    def __getitem__(self, index: int) -> Row:
         try:
-            line = self._text.read(start, start + int(self._lengths[index])).decode("utf-8")
-            return self._row_of(line.rstrip("\r"))
+            if self.num_bytes(index) > MAX_ROW_BYTES:
+                raise _RowError(f"{self.num_bytes(index):,} bytes; a row holds at most {MAX_ROW_BYTES:,}")
+            return self._row_of(self.raw(index).decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
             reason = f"byte {error.start} of it is not UTF-8 ({error.reason})"
         except _RowError as error:
             reason = str(error)
-        number = self._text.read(0, start).count(b"\n") + 1
-        raise DataError(f"{self._text.path}, row {index} (line {number}): {reason}.")
+        before = self._text.blocks(0, int(self._starts[index]))
+        number = sum(block.count(b"\n") for block in before) + 1
+        raise DataError(f"{self._text.path}, row {index}: line {number}, {reason}.")
 
 
-def _lines(text: Text) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return where each line starts that holds more than white space, and how long it is."""
-    filling = np.ones(256, np.bool_)
-    filling[list(b" \t\n\r\x0b\x0c")] = False
-    starts, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
-    position, line, filled = 0, 0, 0  # filled: how much of the line begun at ``line`` is no white space
-    for block in text.blocks():
-        data = np.frombuffer(block, np.uint8)
-        if position == 0 and block.startswith(_BOM):
-            line, data, position = len(_BOM), data[len(_BOM) :], len(_BOM)
-        breaks = np.flatnonzero(data == ord("\n"))
-        so_far = np.concatenate(([0], np.cumsum(filling[data])))
-        begins = np.concatenate(([line], position + breaks + 1))
-        marks = so_far[np.concatenate((breaks, [len(data)]))]
-        counts = np.diff(marks, prepend=-filled)
-        kept = counts[:-1] > 0
-        starts.append(begins[:-1][kept])
-        lengths.append((position + breaks - begins[:-1])[kept].astype(np.int32))
-        line, filled, position = int(begins[-1]), int(counts[-1]), position + len(data)
+def _lines(text: Text) -> tuple[array[int], array[int]]:
+    """Return where each line starts that holds more than white space, and how many bytes it has."""
+    starts, sizes = array("q"), array("q")
+    begin = position = len(_BOM) if text.read(0, len(_BOM)) == _BOM else 0
+    filled = False  # whether the line begun at ``begin`` holds more than white space
+    for block in text.blocks(position):
+        for number, piece in enumerate(block.split(b"\n")):
+            if number:  # a line ends before every piece but the first
+                if filled:
+                    starts.append(begin)
+                    sizes.append(position - begin)
+                position += 1
+                begin, filled = position, False
+            filled = filled or (piece != b"" and not piece.isspace())
+            position += len(piece)
     if filled:
-        starts.append(np.array([line]))
-        lengths.append(np.array([position - line], np.int32))
-    return np.concatenate(starts), np.concatenate(lengths)
+        starts.append(begin)
+        sizes.append(position - begin)
+    return starts, sizes
 
 
 class _RowError(ValueError):

@@ -10,6 +10,7 @@ import bisect
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from picollm.errors import DataError, InputError, UnavailableError
 
 T = TypeVar("T")
 HUB = "hub:"
+_COMMIT = re.compile("[0-9a-f]{40}")
 Filter = Mapping[str, Any]
 
 
@@ -198,7 +200,7 @@ def _split(path: Path) -> str:
 
 
 def _load_files(paths: Sequence[Path], name: str, split: str | None) -> Rows:
-    files = {str(path): _sha256(path) for path in paths}
+    files = {str(path): file_sha256(path) for path in paths}
     sources = [open_file(path) for path in paths]
     if len(paths) == 1:
         return Rows(sources[0], str(paths[0]), next(iter(files.values())), files)
@@ -206,7 +208,8 @@ def _load_files(paths: Sequence[Path], name: str, split: str | None) -> Rows:
     return Rows(_Chain(sources), f"{name} ({split})" if split else name, digest, files)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits; raise DataError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -236,6 +239,12 @@ def _load_hub(location: str, split: str) -> Rows:
         import datasets
 
         loaded = datasets.load_dataset(repository, config, split=split, revision=revision)
+    # Without a network the library takes what it has of the set, be it of another revision.
+    if any(revision not in Path(file["filename"]).parts for file in loaded.cache_files):
+        raise UnavailableError(
+            f"{location} cannot be fetched, and what lies in the cache is another revision. Go online once, "
+            "or pass --data-root with local files."
+        )
     return Rows(loaded, location, revision, _hub_files(repository, revision))
 
 
@@ -263,10 +272,11 @@ def _hub_parts(location: str) -> tuple[str, str | None, str]:
     """Return repository, configuration (or None) and revision."""
     name, _, revision = location.removeprefix(HUB).partition("@")
     parts = name.split("/")
-    if not revision or len(parts) not in (2, 3) or not all(parts):
+    if not _COMMIT.fullmatch(revision) or len(parts) not in (2, 3) or not all(parts):
         raise InputError(
             f"{location!r} is no pinned data set; expected hub:org/name@revision or "
-            "hub:org/name/config@revision, the revision being a commit of its page."
+            "hub:org/name/config@revision, the revision being a commit of its page (40 hexadecimal digits; "
+            "a branch or a tag may move)."
         )
     return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision
 

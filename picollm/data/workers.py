@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from picollm.errors import UnavailableError
@@ -29,9 +33,13 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Itera
     if workers == 1:
         yield from map(work, chunks)
         return
-    # Started afresh: a fork would copy locks that threads of the data libraries may hold.
+    # Started afresh: a fork would copy locks that threads of the data libraries may hold. The work comes in a
+    # file, because a process is launched through a pipe: what does not fit into it holds up the next launch.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(work,)) as pool:
+    with (
+        _in_file(work) as path,
+        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
+    ):
         waiting: deque[Future[R]] = deque()
         try:
             for chunk in chunks:
@@ -48,9 +56,18 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Itera
             pool.shutdown(cancel_futures=True)
 
 
-def _start(work: Callable[[Any], Any]) -> None:
+@contextmanager
+def _in_file(work: Callable[[Any], Any]) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        pickle.dump(work, file, pickle.HIGHEST_PROTOCOL)
+        file.flush()
+        yield file.name
+
+
+def _start(path: str) -> None:
     global _work
-    _work = work
+    with Path(path).open("rb") as file:
+        _work = pickle.load(file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 

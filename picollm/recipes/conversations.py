@@ -20,7 +20,7 @@ from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
 from picollm.data.check.overlap import EvaluationTexts, Overlap
 from picollm.data.mixture import Source, epochs_of, plan_curriculum
-from picollm.data.rows import rows_of
+from picollm.data.rows import file_sha256, rows_of
 from picollm.data.workers import in_order
 from picollm.errors import DataError, InputError
 from picollm.progress import SILENT, Progress
@@ -200,7 +200,7 @@ def _write_counts(place: Path, counts: Counter[str], overlaps: Sequence[Overlap]
         **{name: counts[name] for name in COUNTS},
         "overlap": [asdict(each) for each in overlaps if each.found],
         "compared_with": [each.file for each in overlaps],
-        "written": {path.name: _sha256(path) for path in sorted(place.iterdir())},
+        "written": {path.name: file_sha256(path) for path in sorted(place.iterdir())},
     }
     (place / COUNTED).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
@@ -209,14 +209,11 @@ def _whole(place: Path) -> bool:
     """Return whether a shard is there with all its files as they were written."""
     try:
         written = json.loads((place / COUNTED).read_text(encoding="utf-8"))["written"]
-        return INDEX in written and all(_sha256(place / name) == digest for name, digest in written.items())
+        return INDEX in written and all(
+            file_sha256(place / name) == digest for name, digest in written.items()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _key(

@@ -65,7 +65,7 @@ def missing(root: Path) -> None:
         (truncated, "smoltalk", "talks.jsonl.gz", "talks.jsonl.gz"),
         (one_word, "spelling", "words.txt", "words.txt"),
         (missing, "smoltalk", "talks.jsonl", "talks.jsonl"),
-        (missing, "smoltalk", "hub:no/such-set@main", "hub:no/such-set"),
+        (missing, "smoltalk", f"hub:no/such-set@{'0' * 40}", "hub:no/such-set"),
     ],
 )
 def test_broken_data_is_named(

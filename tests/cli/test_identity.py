@@ -27,6 +27,11 @@ class Mirror(BaseHTTPRequestHandler):
         if name == "missing":
             self.send_error(404)
             return
+        if name == "loops":
+            self.send_response(302)
+            self.send_header("Location", "/loops")
+            self.end_headers()
+            return
         body = {
             "good": ROWS,
             "one-byte": ROWS[:-2] + b"]\n",
@@ -92,6 +97,7 @@ def test_a_mirror_with_the_same_bytes_is_verified_and_stored(
         ("crlf", 2, "its lines end in CR LF"),
         ("html", 3, "sent a web page, not data"),
         ("missing", 3, "answered 404"),
+        ("loops", 3, "answered 302"),
         ("hangs", 3, "timed out"),
         ("drips", 3, "took longer than 0.5 s"),
     ],

@@ -224,7 +224,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty": (lambda root: (root / "talks.jsonl").write_bytes(b""), "talks.jsonl", "is empty (0 bytes)"),
     "cut": (_cut_gzip, "talks.jsonl.gz", "ends in the middle of its gzip stream"),
     "schema": (_wrong_row, "talks.jsonl", "talks.jsonl, row 31007: 'messages' is 'Hi'; expected list"),
-    "keys": (_twice, "talks.jsonl", "row 1 (line 2): the key 'messages' occurs twice"),
+    "keys": (_twice, "talks.jsonl", "row 1: line 2, the key 'messages' occurs twice"),
     "utf16": (
         lambda root: (root / "talks.jsonl").write_bytes(_lines(TALK).decode().encode("utf-16")),
         "talks.jsonl",

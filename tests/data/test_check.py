@@ -77,7 +77,7 @@ def test_files_are_read_to_the_end_whatever_is_in_them(fmt: ChatFormat, tmp_path
         ("b.jsonl.gz", 1),
         ("b.jsonl.gz", 2),
     ]
-    assert str(unreadable[0]).startswith(f"{tmp_path / 'a.jsonl'}, row 1: (line 2): no valid JSON")
+    assert str(unreadable[0]).startswith(f"{tmp_path / 'a.jsonl'}, row 1: line 2, no valid JSON")
     (copy,) = report.problems[-1].examples
     assert (Path(copy.file).name, copy.row) == ("b.jsonl.gz", 0)
     assert copy.text == f"the same as {tmp_path / 'a.jsonl'}, row 0"

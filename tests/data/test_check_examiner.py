@@ -46,7 +46,7 @@ CALL = talk("1+1?", [{"type": "python", "text": "1+1"}, {"type": "python_output"
 @pytest.mark.parametrize(
     ("row", "problem", "said"),
     [
-        ("(line 7): no valid JSON", Problem.UNREADABLE, "line 7"),
+        ("line 7, no valid JSON", Problem.UNREADABLE, "line 7"),
         ({"text": "a document"}, Problem.SCHEMA, "messages"),
         ({"messages": "Hi"}, Problem.SCHEMA, "a string"),
         ({"messages": ["Hi"]}, Problem.SCHEMA, "message 0"),

@@ -117,7 +117,7 @@ def test_a_broken_row_is_named_with_file_row_and_line(tmp_path: Path, row: bytes
     assert (source[0], source[2]) == ({"a": 1}, {"a": 3})
     with pytest.raises(DataError) as caught:
         source[1]
-    assert str(caught.value).startswith(f"{path}, row 1 (line 3): {BROKEN_ROWS[row]}")
+    assert str(caught.value).startswith(f"{path}, row 1: line 3, {BROKEN_ROWS[row]}")
 
 
 @given(st.binary(max_size=200), st.integers(1, 60))
@@ -169,3 +169,29 @@ def test_a_large_file_costs_its_index_and_not_its_size(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total == 3999 * 2000 and path.stat().st_size > 32e6 and peak < 12e6
+
+
+def test_a_line_beyond_all_measure_is_one_row_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1 << 20)
+    path, size = tmp_path / "a.jsonl", 1 << 24
+    with path.open("wb") as file:
+        file.write(b'{"a": 1}\n{"a": "')
+        file.seek(size, 1)  # a hole, which takes no room on the disk
+        file.write(b'"}\n{"a": 3}\n')
+    tracemalloc.start()
+    source = open_file(path)
+    assert (len(source), source[0], source[2]) == (3, {"a": 1}, {"a": 3})
+    said = f"row 1: line 2, {size + 9:,} bytes; a row holds at most 1,048,576"
+    with pytest.raises(DataError, match=said):
+        source[1]
+    assert tracemalloc.get_traced_memory()[1] < 3e6
+    tracemalloc.stop()
+
+
+def test_rows_that_are_long_lists_are_rows(tmp_path: Path) -> None:
+    path, talk = tmp_path / "a.jsonl", [{"role": "user", "content": "x" * 100_000}]
+    path.write_text(f"{json.dumps(talk)}\n{json.dumps(talk)}\n")
+    source = open_file(path)
+    assert len(source) == 2 and source[1] == {"messages": talk}

@@ -119,4 +119,4 @@ def _read(rows: Rows, index: int) -> Row | str:
     try:
         return rows[index]
     except DataError as error:
-        return str(error).removeprefix(f"{rows.where(index)} ").removeprefix(f"{rows.where(index)}: ")
+        return str(error).removeprefix(f"{rows.where(index)}: ")

@@ -10,8 +10,7 @@ from random import Random
 from typing import Any
 
 from picollm.data.primer.facts import Fact, of_groups
-from picollm.data.primer.wordings import SPLITS
-from picollm.errors import InputError
+from picollm.data.primer.wordings import check_split
 
 LETTERS = "ABCD"
 NUM_CHOICES = len(LETTERS)
@@ -26,8 +25,7 @@ def rows(split: str, seed: int = 0) -> list[dict[str, Any]]:
     Raises:
         InputError: for an unknown split.
     """
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
+    check_split(split)
     rng = Random(f"choice/{split}/{seed}")
     made: list[dict[str, Any]] = []
     for fact in of_groups("A"):

@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from picollm.data.primer.wordings import alternatives, fill
-from picollm.data.primer.words import check_split, split_of
+from picollm.data.primer.wordings import alternatives, check_split, fill
+from picollm.data.primer.words import split_of
 
 OPERATION = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
 DOING = {"+": "Adding", "-": "Subtracting", "*": "Multiplying", "/": "Dividing"}

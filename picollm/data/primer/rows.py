@@ -10,8 +10,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from picollm.data.primer import choice, concepts, problems, smalltalk, words
 from picollm.data.primer.facts import Fact, facts, of_groups
-from picollm.data.primer.wordings import SPLITS, casual, row
+from picollm.data.primer.wordings import casual, check_split, row
 from picollm.errors import InputError
 
 Row = dict[str, Any]
@@ -32,8 +33,7 @@ def rows(name: str, split: str, seed: int = 0, limit: int | None = None) -> list
     """
     if name not in _TWINS:
         raise InputError(f"the primer has no rows called {name!r}; expected one of {', '.join(_TWINS)}.")
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
+    check_split(split)
     return _TWINS[name](split, seed)[:limit]
 
 
@@ -67,8 +67,6 @@ def _fact_row(fact: Fact, question: str) -> Row:
 
 def _smoltalk(split: str, seed: int) -> list[Row]:
     """Return small talk, explanations of concepts, and questions about facts A in one or more turns."""
-    from picollm.data.primer import concepts, smalltalk
-
     made: list[Row] = [*smalltalk.rows(split, seed), *concepts.rows(split, seed), *_fact_talks(split, seed)]
     Random(f"smoltalk/{split}/{seed}").shuffle(made)
     return made
@@ -88,28 +86,10 @@ def _fact_talks(split: str, seed: int) -> list[Row]:
     return alone + together
 
 
-def _mmlu(split: str, seed: int) -> list[Row]:
-    from picollm.data.primer import choice
-
-    return choice.rows(split, seed)
-
-
-def _gsm8k(split: str, seed: int) -> list[Row]:
-    from picollm.data.primer import problems
-
-    return problems.rows(split, seed)
-
-
-def _words(split: str, seed: int) -> list[Row]:
-    from picollm.data.primer import words
-
-    return words.rows(split, seed)
-
-
 _TWINS: dict[str, Callable[[str, int], list[Row]]] = {
     "smoltalk": _smoltalk,
-    "mmlu": _mmlu,
-    "gsm8k": _gsm8k,
-    "words": _words,
+    "mmlu": choice.rows,
+    "gsm8k": problems.rows,
+    "words": words.rows,
     "facts": fact_rows,
 }

@@ -14,6 +14,12 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 Row = dict[str, list[dict[str, str]]]
 
 
+def check_split(split: str) -> None:
+    """Return nothing for a known split; raise InputError for any other name."""
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
+
+
 def of_split(wordings: Sequence[str], split: str) -> list[str]:
     """Return the wordings of ``split``: last for test, the one before for validation, the rest train.
 
@@ -22,8 +28,7 @@ def of_split(wordings: Sequence[str], split: str) -> list[str]:
     Raises:
         InputError: for a split nobody knows.
     """
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}; the primer has {', '.join(SPLITS)}.")
+    check_split(split)
     assert len(wordings) >= 3, f"a list of wordings needs three entries, one for each split: {wordings}"
     return list({"train": wordings[:-2], "validation": wordings[-2:-1], "test": wordings[-1:]}[split])
 

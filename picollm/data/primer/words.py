@@ -12,8 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from picollm.data.primer.wordings import SPLITS
-from picollm.errors import InputError
+from picollm.data.primer.wordings import check_split
 
 _FILE = Path(__file__).with_name("words.txt")
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
@@ -48,16 +47,6 @@ def words(split: str) -> tuple[str, ...]:
     return tuple(
         word for word, taught in all_words().items() if split == ("train" if taught else split_of(word))
     )
-
-
-def check_split(split: str) -> None:
-    """Return nothing for a known split.
-
-    Raises:
-        InputError: for any other name.
-    """
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r} - the primer has {', '.join(SPLITS)}")
 
 
 def pseudo_word(rng: Random) -> str:
