@@ -50,7 +50,10 @@ def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]], *, hash
             return False
         return not hashed or fingerprint(file) == written
 
-    altered = [name for name, written in files.items() if not same(directory / Path(name).name, written)]
+    try:
+        altered = [name for name, written in files.items() if not same(directory / Path(name).name, written)]
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror}).") from error
     if altered:
         raise CheckpointError(
             f"{directory}: {', '.join(altered)} missing or altered after writing. Copy it again."
