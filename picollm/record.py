@@ -113,6 +113,16 @@ class Record:
             raise CheckpointError(
                 f"record.json has unknown fields {', '.join(sorted(unknown))}; a newer picoLLM wrote it."
             )
+        blank = cls("import", environment={})
+        kinds = {"seed": (int, type(None)), "parent": (dict, type(None)), "format": (dict, type(None))}
+        wrong = [
+            name
+            for name, value in body.items()
+            if not isinstance(value, kinds.get(name, type(getattr(blank, name))))
+        ]
+        if wrong or not all(isinstance(file, dict) for file in body.get("files", {}).values()):
+            named = ", ".join(wrong) or "files"
+            raise CheckpointError(f"record.json holds a value of the wrong kind in {named}.")
         return cls(**body)
 
 
