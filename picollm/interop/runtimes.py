@@ -20,6 +20,7 @@ from picollm.chat.conversation import Conversation
 from picollm.chat.format_template import Probe, render_foreign
 from picollm.checkpoint import TEMPLATE, Checkpoint
 from picollm.errors import CheckpointError, InputError, UnavailableError
+from picollm.files import read_json
 from picollm.interop.gguf import read_fields, write_gguf
 from picollm.interop.gguf_vocabulary import Encoder, Vocabulary
 from picollm.weights import weight_files
@@ -200,8 +201,8 @@ def _rendered(template: str, rows: Sequence[Row], directory: Path) -> list[tuple
 def _special_names(directory: Path) -> dict[str, str]:
     """Return what ``tokenizer_config.json`` calls ``bos_token`` and so on."""
     try:
-        config: dict[str, Any] = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(directory / "tokenizer_config.json")
+    except CheckpointError:
         return {}
     named = {name: value for name, value in config.items() if name.endswith("_token")}
     texts = {name: v.get("content") if isinstance(v, dict) else v for name, v in named.items()}
