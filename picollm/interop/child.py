@@ -34,8 +34,8 @@ def by_transformers(job: dict[str, Any]) -> dict[str, Any]:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = transformers.AutoTokenizer.from_pretrained(job["directory"], local_files_only=True)
 
-    def encoded(row: dict[str, Any]) -> list[int]:
-        return tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+    def encoded(row: dict[str, Any]) -> Any:
+        return tokenizer.apply_chat_template(
             row["messages"], add_generation_prompt=row["prompt"], return_dict=False
         )
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from picollm.chat.conversation import Conversation
 from picollm.chat.format_template import Probe, render_foreign
-from picollm.checkpoint import TEMPLATE, Checkpoint
+from picollm.checkpoint import Checkpoint
 from picollm.errors import CheckpointError, InputError, UnavailableError
-from picollm.files import read_json
+from picollm.files import TEMPLATE, read_json
 from picollm.interop.gguf import read_fields, write_gguf
 from picollm.interop.gguf_vocabulary import Encoder, Vocabulary
 from picollm.weights import weight_files
@@ -42,7 +42,7 @@ class Answer:
     """What a runtime made of the rows, and of the prompts where it can generate."""
 
     version: str
-    ids: list[list[int] | str | None]
+    ids: Sequence[list[int] | str | None]
     """For each row its ids, or the error as a string, or None where it has no place for such a message."""
     replies: list[list[int]] | None = None
     notes: tuple[str, ...] = ()
@@ -73,6 +73,7 @@ def _by_child(
 ) -> Answer:
     """Return the answer of a runtime in a process of its own, under limits."""
     weights = sum(file.stat().st_size for file in weight_files(checkpoint.path))
+    memory_bytes = MEMORY_BYTES + 4 * weights
     job = {
         "runtime": name,
         "directory": str(checkpoint.path),
@@ -81,7 +82,7 @@ def _by_child(
         "max_tokens": max_tokens,
         "context": checkpoint.model.config.max_position_embeddings,
         "seconds": SECONDS,
-        "memory_bytes": MEMORY_BYTES + 4 * weights,
+        "memory_bytes": memory_bytes,
         "file_bytes": 1 << (40 if name == "vllm" else 20),  # vLLM's processes share memory as files
     }
     run = None
@@ -99,7 +100,7 @@ def _by_child(
         last = "time" if run is None else (run.stderr.strip().splitlines() or ["no answer"])[-1]
         raise CheckpointError(
             f"{checkpoint.path}: {name} did not read it within {SECONDS} s and "
-            f"{job['memory_bytes'] >> 20:,} MiB ({last[:200]})."
+            f"{memory_bytes >> 20:,} MiB ({last[:200]})."
         ) from error
     return Answer(answer["version"], answer["ids"], answer["replies"])
 
