@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from picollm.chat.format import ChatFormat
 from picollm.errors import CheckpointError, InputError
+from picollm.files import RECORD, TEMPLATE, fingerprint, write_json
 from picollm.model.llama import Model
 from picollm.model.lora import add_lora, merge_lora
 from picollm.model.lora_config import Lora
@@ -36,8 +37,6 @@ def save_adapter(
     directory: Path, model: Model, lora: Lora, base: Path, fmt: ChatFormat, record: Record
 ) -> Record:
     """Write the adapter of ``model`` to ``directory``, or nothing; return the record as it was written."""
-    from picollm.checkpoint import RECORD, TEMPLATE, fingerprint
-
     if directory.exists() and not (directory / RECORD).is_file() and any(directory.iterdir()):
         raise InputError(
             f"{directory} exists and is no checkpoint; it will not be replaced. Choose another place."
@@ -50,7 +49,7 @@ def save_adapter(
         }
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / WEIGHTS).chmod(0o644)
-        (place / CONFIG).write_text(json.dumps(_config(lora, base), indent=2) + "\n", encoding="utf-8")
+        write_json(place / CONFIG, _config(lora, base))
         fmt.tokenizer.save(place, model_max_length=model.config.max_position_embeddings)
         (place / TEMPLATE).write_text(fmt.chat_template, encoding="utf-8")
         files = {file.name: fingerprint(file) for file in sorted(place.iterdir())}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,18 +26,17 @@ import torch
 from picollm import adapter
 from picollm.chat.format import ChatFormat
 from picollm.errors import CheckpointError, FormatMismatchError, InputError
+from picollm.files import RECORD, TEMPLATE, check_files, fingerprint, read_json, read_text, write_json
 from picollm.hub import resolve
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
 from picollm.paths import atomic_directory
-from picollm.record import Record
+from picollm.record import Record, verify
 from picollm.tokenizer import Tokenizer
 from picollm.weights import grow_embeddings, read_model, weight_files, write_model
 
 __all__ = ["Checkpoint", "Record", "grow_embeddings", "verify"]
 
-RECORD, TEMPLATE = "record.json", "chat_template.jinja"
-_JSON_BYTES = 64 << 20
 _FORMAT_FILES = ("tokenizer.json", TEMPLATE)
 _ODD_VALUES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _CONSEQUENCES = ("chat_template_sha256", "fingerprint", "golden")
@@ -78,22 +77,24 @@ class Checkpoint:
         path = resolve(location, revision)
         if (path / adapter.CONFIG).is_file():
             return cls._load_adapter(path, dtype, device, revision, allow_format_mismatch)
-        record = _read_record(path)
+        record = Record.of(path)
+        weights = {name: file for name, file in record.files.items() if name.endswith(".safetensors")}
         # What decides the format has an error of its own, which says what differs.
-        exempt = () if record.format is None else _FORMAT_FILES
-        _refuse(path, [name for name in _altered(path, record, weights=False) if name not in exempt])
+        exempt = {*weights, *(() if record.format is None else _FORMAT_FILES)}
+        check_files(path, {name: file for name, file in record.files.items() if name not in exempt})
         with ThreadPoolExecutor(1) as background:
-            # Hashing releases the interpreter lock, so a second core checks the bytes while we read them.
-            altered = background.submit(lambda: list(_altered(path, record, weights=True)) if verify else [])
-            config = _read_config(path)
-            tokenizer = _read_tokenizer(path, config)
-            differing, chat_format = _rebuild_format(path, record, tokenizer)
-            if differing and not allow_format_mismatch:
-                raise FormatMismatchError(
-                    f"{path}: {differing}. Retrain it, or pass --allow-format-mismatch."
-                )
-            _refuse(path, altered.result())
-            model = read_model(path, config, dtype, torch.device(device))
+            checked = background.submit(check_files, path, weights, hashed=verify)
+            try:
+                config = _read_config(path)
+                tokenizer = _read_tokenizer(path, config)
+                differing, chat_format = _rebuild_format(path, record, tokenizer)
+                if differing and not allow_format_mismatch:
+                    raise FormatMismatchError(
+                        f"{path}: {differing}. Retrain it, or pass --allow-format-mismatch."
+                    )
+                model = read_model(path, config, dtype, torch.device(device))
+            finally:
+                checked.result()  # that weights were altered says more than what reading made of them
         if differing:
             record = replace(record, allowed_mismatch=[*record.allowed_mismatch, differing])
         return cls(model, tokenizer, chat_format, record, path)
@@ -108,8 +109,8 @@ class Checkpoint:
         allow_format_mismatch: bool,
     ) -> Checkpoint:
         """Return the base that an adapter names, with the adapter merged in and its own tokenizer."""
-        record = _read_record(path)
-        _refuse(path, [*_altered(path, record, weights=False), *_altered(path, record, weights=True)])
+        record = Record.of(path)
+        check_files(path, record.files)
         lora, place = adapter.read_adapter_config(path)
         base = cls.load(place, device=device, revision=revision, allow_format_mismatch=allow_format_mismatch)
         expected = (record.parent or {}).get("sha256", base.weights_sha256)
@@ -127,8 +128,8 @@ class Checkpoint:
         """The SHA-256 over the weight files: which weights a model that starts from here descends from."""
         total = hashlib.sha256()
         for file in weight_files(self.path):
-            known = self.record.files.get(file.name, {}).get("sha256")
-            total.update((known or fingerprint(file)["sha256"]).encode())
+            known = self.record.files.get(file.name) or fingerprint(file)
+            total.update("".join(known["sha256"]).encode())
         return total.hexdigest()
 
     @staticmethod
@@ -163,8 +164,8 @@ class Checkpoint:
             ends = _special_ids(format)
             stored = dtype or model.lm_head_weight.dtype
             settings = {**model.config.to_hf(), **ends, "torch_dtype": str(stored).removeprefix("torch.")}
-            _write_json(place / "config.json", settings)
-            _write_json(place / "generation_config.json", ends)
+            write_json(place / "config.json", settings)
+            write_json(place / "generation_config.json", ends)
             tokenizer.save(
                 place,
                 **_special_names(tokenizer, ends),
@@ -178,89 +179,8 @@ class Checkpoint:
         return record
 
 
-def verify(directory: str | Path) -> Record:
-    """Return the record of a checkpoint whose every file is, byte for byte, what was written.
-
-    Raises:
-        CheckpointError: a file is missing or altered, or there is no record to compare with.
-    """
-    path = Path(directory)
-    if not (path / RECORD).is_file():
-        raise CheckpointError(f"{path} has no {RECORD}; only checkpoints written by picoLLM can be verified.")
-    record = _read_record(path)
-    _refuse(path, [*_altered(path, record, weights=False), *_altered(path, record, weights=True)])
-    return record
-
-
-def _refuse(path: Path, altered: list[str]) -> None:
-    if altered:
-        raise CheckpointError(
-            f"{path}: {', '.join(altered)} missing or altered after writing. Copy it again."
-        )
-
-
-def _read_record(path: Path) -> Record:
-    if not (path / RECORD).is_file():
-        return Record("import")
-    try:
-        return Record.from_json(_read_text(path / RECORD))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error} Copy the checkpoint again.") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise CheckpointError(
-                f"{path} is {path.stat().st_size:,} bytes; expected at most {_JSON_BYTES:,}."
-            )
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(
-            f"{path} is not UTF-8 (byte {error.start}); it is damaged. Copy it again."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}). Expected a checkpoint directory."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON. Copy it again.") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is damaged: expected a JSON object, found {type(found).__name__}.")
-    return found
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Return the size and the SHA-256 of a file, as ``record.json`` has them."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _altered(path: Path, record: Record, weights: bool) -> Iterator[str]:
-    """Yield the recorded files that differ, by hash; of the weights, unless ``weights``, only by size."""
-    for name, written in record.files.items():
-        file = path / Path(name).name
-        is_weights = file.suffix == ".safetensors"
-        if weights and not is_weights:
-            continue
-        same = file.is_file() and file.stat().st_size == written["bytes"]
-        if same and weights == is_weights:
-            same = fingerprint(file) == written
-        if not same:
-            yield name
-
-
 def _read_config(path: Path) -> ModelConfig:
-    found = _read_json(path / "config.json")
+    found = read_json(path / "config.json")
     try:
         return ModelConfig.from_hf(found)
     except CheckpointError as error:
@@ -310,7 +230,7 @@ def _rebuild_format(path: Path, record: Record, tokenizer: Tokenizer) -> tuple[s
     field = _first_difference(record.format, installed)
     if field is not None:
         return f"the chat format {name!r} differs from the installed one in {field!r}", chat_format
-    if _read_text(path / TEMPLATE) != chat_format.chat_template:
+    if read_text(path / TEMPLATE) != chat_format.chat_template:
         return f"{TEMPLATE} is not the one that the format {name!r} generates", chat_format
     return "", chat_format
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def resolve(location: str | Path, revision: str | None = None) -> Path:
     """
     path = Path(location).expanduser()
     if path.is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise CheckpointError(f"{path} may not be read by this user. Change its permissions.")
         return path
     if path.exists():
         raise CheckpointError(f"{path} is a file; expected a directory or a Hub id such as org/name.")

@@ -79,8 +79,10 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 def _system_error(error: Exception) -> int:
     """Return the system's error number, also of a library that tells it in words only, or 0."""
-    if isinstance(error, OSError):
-        return error.errno or 0
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if re.search(r"\d+ requested and \d+ written", str(error)):  # numpy's words for a full disk
+        return errno.ENOSPC
     told = re.search(r"\(os error (\d+)\)", str(error))
     return int(told[1]) if told else 0
 

@@ -10,10 +10,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from picollm import __version__
 from picollm.errors import CheckpointError
+from picollm.files import RECORD, check_files, read_text
 
 STAGES = ("pretrain", "sft", "import")
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "datasets")
@@ -58,7 +60,7 @@ class Record:
     """What the run cost: ``seconds``, ``peak_rss_mib``, ``tokens_per_s``."""
     environment: dict[str, Any] = field(default_factory=environment)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """``bytes`` and ``sha256`` of every other file of the directory; ``Checkpoint.save`` fills it."""
+    """``bytes`` and, for each 16 MiB, ``sha256`` of every other file; ``Checkpoint.save`` fills it."""
     allowed_mismatch: list[str] = field(default_factory=list)
     """The format fields that differed when it was loaded with ``allow_format_mismatch``."""
 
@@ -73,6 +75,20 @@ class Record:
             json.dumps({**body, "checksum": _checksum(body)}, ensure_ascii=False, indent=1, allow_nan=False)
             + "\n"
         )
+
+    @classmethod
+    def of(cls, directory: Path) -> Record:
+        """Return the record in ``directory``, or that of an import where there is none.
+
+        Raises:
+            CheckpointError: the record is damaged, or was altered.
+        """
+        if not (directory / RECORD).is_file():
+            return cls("import")
+        try:
+            return cls.from_json(read_text(directory / RECORD))
+        except CheckpointError as error:
+            raise CheckpointError(f"{directory}: {error} Copy the checkpoint again.") from error
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -97,7 +113,31 @@ class Record:
             raise CheckpointError(
                 f"record.json has unknown fields {', '.join(sorted(unknown))}; a newer picoLLM wrote it."
             )
+        blank = cls("import", environment={})
+        kinds = {"seed": (int, type(None)), "parent": (dict, type(None)), "format": (dict, type(None))}
+        wrong = [
+            name
+            for name, value in body.items()
+            if not isinstance(value, kinds.get(name, type(getattr(blank, name))))
+        ]
+        if wrong or not all(isinstance(file, dict) for file in body.get("files", {}).values()):
+            named = ", ".join(wrong) or "files"
+            raise CheckpointError(f"record.json holds a value of the wrong kind in {named}.")
         return cls(**body)
+
+
+def verify(directory: str | Path) -> Record:
+    """Return the record of a checkpoint whose every file is, byte for byte, what was written.
+
+    Raises:
+        CheckpointError: a file is missing or altered, or there is no record to compare with.
+    """
+    path = Path(directory)
+    if not (path / RECORD).is_file():
+        raise CheckpointError(f"{path} has no {RECORD}; only checkpoints written by picoLLM can be verified.")
+    record = Record.of(path)
+    check_files(path, record.files)
+    return record
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

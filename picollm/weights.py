@@ -132,6 +132,7 @@ def grow_embeddings(model: Model, vocab_size: int, added: Iterable[int], known: 
 def _header(path: Path) -> Iterator[tuple[str, list[int], str]]:
     """Yield name, shape and dtype of each tensor; the library checks that the file holds them all."""
     try:
+        path.open("rb").close()  # the library tells a missing permission as a missing file
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dictionary
                 piece = file.get_slice(name)
@@ -139,6 +140,8 @@ def _header(path: Path) -> Iterator[tuple[str, list[int], str]]:
                 if kind not in _DTYPES:
                     raise CheckpointError(f"{path}: {name} is {kind}; picoLLM reads {', '.join(_DTYPES)}.")
                 yield name, piece.get_shape(), kind
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read by this user. Change its permissions.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}, of {path.stat().st_size:,} bytes, is truncated or damaged ({error}). Copy it again."

@@ -11,6 +11,7 @@ RANK = {
     "paths": 0,
     "progress": 0,
     "fast_bpe": 0,
+    "files": 0,
     "hub": 1,
     "record": 1,
     "tokenizer": 1,

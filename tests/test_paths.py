@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -71,6 +72,12 @@ def test_a_disk_without_room_is_one_line_whoever_writes(tmp_path: Path) -> None:
             paths.atomic_directory(tmp_path / "b") as place,
         ):
             save_file({"x": torch.zeros(10_000)}, place / "tensors.safetensors")
+        with (
+            pytest.raises(UnavailableError, match="no room left"),
+            paths.atomic_file(tmp_path / "c") as place,
+            place.open("wb") as file,
+        ):
+            np.zeros(20_000).tofile(file)
     assert not list(tmp_path.iterdir())
 
 

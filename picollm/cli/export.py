@@ -58,7 +58,7 @@ def certify(
     checkpoint: CheckpointName = None,
     runtimes: Annotated[
         str | None,
-        tyro.conf.arg(help="with commas: transformers, jinja, gguf, llama.cpp; default: all installed"),
+        tyro.conf.arg(help="with commas: transformers, jinja, gguf, llama.cpp, vllm; default: all installed"),
     ] = None,
     gguf: Annotated[Path | None, tyro.conf.arg(help="an exported file to look at")] = None,
     max_tokens: Annotated[int, tyro.conf.arg(help="length of the compared replies, in tokens")] = 24,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picollm.errors import CheckpointError
+from picollm.files import read_json
 from picollm.record import Record
 
 
@@ -25,7 +25,7 @@ class CardScore:
 
 def model_card(directory: Path, record: Record, name: str, scores: Sequence[CardScore] = ()) -> str:
     """Return the ``README.md`` of the checkpoint in ``directory`` under the Hub id ``name``."""
-    config = _read(directory / "config.json")
+    config = read_json(directory / "config.json")
     architecture = (config.get("architectures") or ["unknown"])[0]
     sections = [
         _front_matter(record),
@@ -151,11 +151,3 @@ def _made(record: Record) -> str:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read; expected a checkpoint's config.json.") from error
-    return found

@@ -140,7 +140,7 @@ def _finding(
     return Finding(
         name,
         answer.version,
-        num_rendered=len(answer.ids),
+        num_rendered=sum(ids is not None for ids in answer.ids),
         num_mismatching=len(differences),
         num_injected=injected,
         num_reply_tokens=num_tokens if generates else None,
@@ -156,7 +156,7 @@ def _compare_ids(
     injected, found = 0, []
     for index, (ours, theirs) in enumerate(zip(expected, answer.ids, strict=True)):
         case = chosen[index % len(chosen)]
-        if ours == theirs:
+        if theirs is None or ours == theirs:
             continue
         if case.spells_control and not isinstance(theirs, str):
             injected += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 
 from picollm.checkpoint import Checkpoint
 from picollm.errors import CheckpointError, InputError, UnavailableError
+from picollm.files import read_json
 from picollm.interop.gguf_model import ARCHITECTURES, check_runnable, context_length, settings, tensors
 from picollm.interop.gguf_vocabulary import Vocabulary
 from picollm.paths import atomic_file
@@ -34,7 +34,7 @@ def write_gguf(checkpoint: Checkpoint, target: Path, kind: str = "f16") -> list[
         raise InputError(f"GGUF type {kind!r} is not written here; expected one of {', '.join(TYPES)}.")
     config = checkpoint.model.config
     check_runnable(config)
-    vocabulary = Vocabulary.of(_read(checkpoint.path / "tokenizer.json"), config.vocab_size)
+    vocabulary = Vocabulary.of(read_json(checkpoint.path / "tokenizer.json"), config.vocab_size)
     vocabulary.check(checkpoint.tokenizer)
     notes = [note for note in (context_length(config)[1], vocabulary.limits) if note]
     with atomic_file(target) as place:
@@ -96,7 +96,7 @@ def _tokenizer_fields(checkpoint: Checkpoint, vocabulary: Vocabulary) -> dict[st
     fields = vocabulary.to_fields()
     chat_format = checkpoint.format
     if chat_format is None:
-        config = _read(checkpoint.path / "config.json")
+        config = read_json(checkpoint.path / "config.json")
         stops, begin, pad = config.get("eos_token_id"), config.get("bos_token_id"), config.get("pad_token_id")
         ends = [stops] if isinstance(stops, int) else [*(stops or [])]
         adds_bos = begin is not None and vocabulary.begins_with(begin)
@@ -127,8 +127,3 @@ def _add(writer: GGUFWriter, name: str, value: Any) -> None:
         writer.add_string(name, value)
     else:
         writer.add_array(name, value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found

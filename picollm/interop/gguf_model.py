@@ -50,6 +50,9 @@ def check_runnable(config: ModelConfig) -> None:
         reason = f"RoPE scaling 'llama3' in a {kind} model"
     elif rope.type == "yarn" and not rope.parameters.get("truncate", True):
         reason = "YaRN without truncation"
+    elif rope.type == "yarn" and _betas(config) != (32, 1):
+        # Its loader reads the keys of both numbers for other architectures only.
+        reason = "YaRN with beta_fast {:g} and beta_slow {:g} (it has 32 and 1)".format(*_betas(config))
     else:
         return
     raise InputError(f"llama.cpp cannot run {reason}; a GGUF file would give other logits. Use transformers.")
@@ -98,9 +101,13 @@ def _rope_scaling(config: ModelConfig) -> dict[str, int | float | str]:
         "rope.scaling.original_context_length": int(rope.parameters["original_max_position_embeddings"]),
         # llama.cpp multiplies YaRN's own temperature by this.
         "rope.scaling.attn_factor": rope.magnitude / (1.0 + 0.1 * math.log(factor)),
-        "rope.scaling.yarn_beta_fast": float(rope.parameters.get("beta_fast") or 32),
-        "rope.scaling.yarn_beta_slow": float(rope.parameters.get("beta_slow") or 1),
     }
+
+
+def _betas(config: ModelConfig) -> tuple[float, float]:
+    """Return between how many full turns in the trained context YaRN mixes both kinds of frequencies."""
+    parameters = config.rope.parameters
+    return parameters.get("beta_fast") or 32, parameters.get("beta_slow") or 1
 
 
 def tensors(model: Model) -> Iterator[tuple[str, Tensor]]:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from picollm.checkpoint import RECORD, TEMPLATE, verify
 from picollm.errors import CheckpointError, InputError, UnavailableError
+from picollm.files import RECORD, TEMPLATE
 from picollm.hub import HUB_ID
 from picollm.interop.card import last_parts
 from picollm.progress import SILENT, Progress
-from picollm.record import Record
+from picollm.record import Record, verify
 
 _INFERENCE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", TEMPLATE)
 ARCHIVE = "training_state"

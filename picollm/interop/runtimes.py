@@ -11,21 +11,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from picollm.chat.conversation import Conversation
 from picollm.chat.format_template import Probe, render_foreign
-from picollm.checkpoint import TEMPLATE, Checkpoint
+from picollm.checkpoint import Checkpoint
 from picollm.errors import CheckpointError, InputError, UnavailableError
+from picollm.files import TEMPLATE, read_json
 from picollm.interop.gguf import read_fields, write_gguf
 from picollm.interop.gguf_vocabulary import Encoder, Vocabulary
+from picollm.weights import weight_files
 
-_CHILD = Path(__file__).with_name("transformers_child.py")
-SECONDS, MEMORY_MIB = 300, 16 << 10
-"""What the process of transformers may use: processor time, and address space, most of it unused."""
+_CHILD = Path(__file__).with_name("child.py")
+SECONDS, MEMORY_BYTES = 300, 16 << 30
+"""What a runtime's process may use: processor time, and address space beside the weights, mostly unused."""
 
 
 class Row(NamedTuple):
@@ -37,10 +39,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a runtime made of the rows: ids or an error for each, and replies where it can generate."""
+    """What a runtime made of the rows, and of the prompts where it can generate."""
 
     version: str
-    ids: list[list[int] | str]
+    ids: Sequence[list[int] | str | None]
+    """For each row its ids, or the error as a string, or None where it has no place for such a message."""
     replies: list[list[int]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -49,14 +52,40 @@ def by_transformers(
     checkpoint: Checkpoint, rows: Sequence[Row], prompts: list[list[int]], max_tokens: int, gguf: Path | None
 ) -> Answer:
     """Return what ``transformers`` makes of the directory, with the classes that ``Auto...`` chooses."""
+    return _by_child("transformers", checkpoint, rows, prompts, max_tokens)
+
+
+def by_vllm(
+    checkpoint: Checkpoint, rows: Sequence[Row], prompts: list[list[int]], max_tokens: int, gguf: Path | None
+) -> Answer:
+    """Return what vLLM makes of the directory: its chat endpoint's prompts and its engine's replies."""
+    plain = [all(isinstance(m.content, str) for m in row.conversation.messages) for row in rows]
+    asked = [row for row, is_plain in zip(rows, plain, strict=True) if is_plain]
+    answer = _by_child("vllm", checkpoint, asked, prompts, max_tokens)
+    ids = iter(answer.ids)
+    left_out = "vLLM's messages are plain text: it cannot be sent calls of the calculator"
+    notes = () if all(plain) else (left_out,)
+    return replace(answer, ids=[next(ids) if is_plain else None for is_plain in plain], notes=notes)
+
+
+def _by_child(
+    name: str, checkpoint: Checkpoint, rows: Sequence[Row], prompts: list[list[int]], max_tokens: int
+) -> Answer:
+    """Return the answer of a runtime in a process of its own, under limits."""
+    weights = sum(file.stat().st_size for file in weight_files(checkpoint.path))
+    memory_bytes = MEMORY_BYTES + 4 * weights
     job = {
+        "runtime": name,
         "directory": str(checkpoint.path),
         "rows": [{"messages": r.conversation.to_dict()["messages"], "prompt": r.prompt} for r in rows],
         "prompts": prompts,
         "max_tokens": max_tokens,
+        "context": checkpoint.model.config.max_position_embeddings,
         "seconds": SECONDS,
-        "memory_mib": MEMORY_MIB,
+        "memory_bytes": memory_bytes,
+        "file_bytes": 1 << (40 if name == "vllm" else 20),  # vLLM's processes share memory as files
     }
+    run = None
     try:
         run = subprocess.run(
             [sys.executable, "-P", str(_CHILD)],
@@ -68,10 +97,10 @@ def by_transformers(
         )
         answer = json.loads(run.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
-        last = (run.stderr.strip().splitlines() or ["no answer"])[-1] if "run" in locals() else "time"
+        last = "time" if run is None else (run.stderr.strip().splitlines() or ["no answer"])[-1]
         raise CheckpointError(
-            f"{checkpoint.path}: transformers did not read it within {SECONDS} s and {MEMORY_MIB:,} MiB "
-            f"({last[:200]})."
+            f"{checkpoint.path}: {name} did not read it within {SECONDS} s and "
+            f"{memory_bytes >> 20:,} MiB ({last[:200]})."
         ) from error
     return Answer(answer["version"], answer["ids"], answer["replies"])
 
@@ -109,13 +138,15 @@ def by_llama_cpp(
     checkpoint: Checkpoint, rows: Sequence[Row], prompts: list[list[int]], max_tokens: int, gguf: Path | None
 ) -> Answer:
     """Return what llama.cpp itself makes of a float32 GGUF file: its tokenizer and its greedy replies."""
-    from llama_cpp import Llama, llama_model_get_vocab, llama_vocab_is_eog
+    from llama_cpp import GGML_TYPE_F32, Llama, llama_model_get_vocab, llama_vocab_is_eog
 
     with tempfile.TemporaryDirectory() as directory:
         file, notes = _gguf_file(checkpoint, gguf, Path(directory))
         fields = read_fields(file)
         context = max(map(len, prompts)) + max_tokens
-        llama = Llama(str(file), n_ctx=context, n_threads=1, n_batch=512, verbose=False, logits_all=False)
+        # By default it caches keys and values in half precision, which is not what is compared here.
+        exact = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32}
+        llama = Llama(str(file), n_ctx=context, n_threads=1, n_batch=512, verbose=False, **exact)
         vocab = llama_model_get_vocab(llama.model)
         texts = _rendered(fields.get("tokenizer.chat_template", ""), rows, checkpoint.path)
         ids = [error or llama.tokenize(t.encode("utf-8"), add_bos=False, special=True) for t, error in texts]
@@ -136,6 +167,7 @@ RUNTIMES = {
     "jinja": (by_jinja, "jinja2"),
     "gguf": (by_gguf, "gguf"),
     "llama.cpp": (by_llama_cpp, "llama_cpp"),
+    "vllm": (by_vllm, "vllm"),
 }
 """Each runtime, and the package without which it is not there."""
 
@@ -148,11 +180,6 @@ def installed() -> list[str]:
 def check_names(names: Sequence[str]) -> None:
     """Raise InputError for a runtime nobody knows, UnavailableError for one that is not installed."""
     for name in names:
-        if name == "vllm":
-            raise InputError(
-                "vLLM renders with transformers' tokenizer; certify it with --runtimes transformers. Its "
-                "engine is not run here."
-            )
         if name not in RUNTIMES:
             raise InputError(f"no runtime is called {name!r}; expected some of {', '.join(RUNTIMES)}.")
         if name not in installed():
@@ -175,8 +202,8 @@ def _rendered(template: str, rows: Sequence[Row], directory: Path) -> list[tuple
 def _special_names(directory: Path) -> dict[str, str]:
     """Return what ``tokenizer_config.json`` calls ``bos_token`` and so on."""
     try:
-        config: dict[str, Any] = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(directory / "tokenizer_config.json")
+    except CheckpointError:
         return {}
     named = {name: value for name, value in config.items() if name.endswith("_token")}
     texts = {name: v.get("content") if isinstance(v, dict) else v for name, v in named.items()}

@@ -1,8 +1,9 @@
 """Loading a checkpoint: time against reading the file, memory against the size of the weights.
 
 The shape is SmolLM2-135M's (30 layers, width 576, 49,152 tokens, tied) with random weights in bf16. Each
-measurement is a process of its own; processor time, because a wall clock on a busy machine measures others.
-Linux only: the peak is the kernel's VmHWM.
+measurement is a process of its own. Time is told twice: what a person waits for, the best of all rounds,
+since on a busy machine a clock measures others too; and processor time of all threads, the median. Linux
+only: the peak is the kernel's VmHWM.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _WAYS = {
 }
 
 
-def run(repeats: int = 5) -> dict[str, Any]:
+def run(repeats: int = 9) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory) / "checkpoint"
         num_bytes = _save(place)
@@ -57,6 +58,7 @@ def run(repeats: int = 5) -> dict[str, Any]:
                 file = str(place / "model.safetensors")
                 measured[name].append(_measure(code.format(file=file, place=str(place))))
     rows, median = [], {}
+    best = {name: min(one["wall_s"] for one in runs) for name, runs in measured.items()}
     for name, runs in measured.items():
         median[name] = {key: statistics.median(one[key] for one in runs) for key in runs[0]}
         weights = num_bytes * (2 if name == "load_fp32" else 1)
@@ -64,8 +66,11 @@ def run(repeats: int = 5) -> dict[str, Any]:
         rows.append(
             {"way": name, **{k: round(v, 3) for k, v in median[name].items()}, "peak_of_weights": peak}
         )
-    ratios = {
-        f"{name}_vs_read": median[name]["cpu_s"] / median["read"]["cpu_s"] for name in _WAYS if name != "read"
+    ratios = {f"{name}_vs_read": best[name] / best["read"] for name in _WAYS if name != "read"}
+    ratios |= {
+        f"{name}_cpu_vs_read": median[name]["cpu_s"] / median["read"]["cpu_s"]
+        for name in _WAYS
+        if name != "read"
     }
     ratios |= {f"{row['way']}_peak_of_weights": row["peak_of_weights"] for row in rows}
     return {"ratios": ratios, "rows": rows}

@@ -151,8 +151,6 @@ def test_bad_requests_are_one_line(
     checkpoint = Checkpoint.load(chat_checkpoint())
     with pytest.raises(InputError, match="no runtime is called 'mlx'; expected some of transformers, jinja"):
         certify(checkpoint, ["mlx"])
-    with pytest.raises(InputError, match="vLLM renders with transformers' tokenizer"):
-        certify(checkpoint, ["vllm"])
     monkeypatch.setitem(runtimes.RUNTIMES, "jinja", (runtimes.by_jinja, "no_such_package"))
     with pytest.raises(UnavailableError, match="jinja is not installed: it needs no_such_package"):
         certify(checkpoint, ["jinja"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import transformers
 from picollm.checkpoint import Checkpoint
 from picollm.errors import CheckpointError, InputError, UnavailableError
 from picollm.interop.gguf import TYPES, quantized, read_fields, write_gguf
+from picollm.interop.gguf_model import check_runnable
 from picollm.interop.gguf_vocabulary import Vocabulary
+from picollm.model.rope import Rope
 
+YARN = {"factor": 4.0, "original_max_position_embeddings": 128}
 REFUSED = {"qwen3-bias-untied-yarn"}
 RUNNABLE = [
     "llama", "llama-untied-biases", "llama-head-dim", "llama-linear", "llama-dynamic", "llama-llama3",
@@ -136,6 +140,9 @@ def test_what_llama_cpp_cannot_run_is_refused_in_one_line(chat_checkpoint: Any, 
     checkpoint = Checkpoint.load(chat_checkpoint())
     with pytest.raises(InputError, match="'q4' is not written here; expected one of f32, f16, bf16, q8_0"):
         write_gguf(checkpoint, tmp_path / "m.gguf", "q4")
+    yarn = replace(checkpoint.model.config, rope=Rope(1e4, "yarn", {**YARN, "beta_fast": 16.0}))
+    with pytest.raises(InputError, match="YaRN with beta_fast 16 and beta_slow 1"):
+        check_runnable(yarn)
     (tmp_path / "closed").mkdir(mode=0o500)
     if not _is_root():
         with pytest.raises(UnavailableError, match="not allowed to write"):

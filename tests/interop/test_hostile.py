@@ -12,6 +12,7 @@ import pytest
 
 from picollm.checkpoint import Checkpoint, Record
 from picollm.errors import PicoError, UnavailableError
+from picollm.record import _checksum, _finite
 
 ODD = [None, "x", -1, 0, 1e308, float("nan"), True, [], {}, [[]], 10**30, "../../etc", {"a": {"b": 1}}]
 
@@ -94,3 +95,20 @@ def test_no_room_and_no_permission_leave_nothing_half_written(
 def test_everybody_may_read_every_file(chat_checkpoint: Any, tmp_path: Path) -> None:
     directory = shutil.copytree(chat_checkpoint(), tmp_path / "copy")
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in directory.iterdir())
+
+
+def test_no_value_in_record_json_is_more_than_one_line(chat_checkpoint: Any, tmp_path: Path) -> None:
+    directory = shutil.copytree(chat_checkpoint("llama", "chatml"), tmp_path / "copy")
+    whole = json.loads((directory / "record.json").read_text(encoding="utf-8"))
+    del whole["checksum"]
+    file, chat_format = next(iter(whole["files"])), whole["format"]
+    entries = [(key, ODD[index % 4 :: 4]) for index, key in enumerate(whole)]
+    entries += [("files", [{file: odd} for odd in ODD[::3]])]
+    entries += [("files", [{file: {"bytes": odd, "sha256": odd}} for odd in ODD[1::3]])]
+    entries += [("format", [{**chat_format, key: odd} for odd in ODD[2::3]]) for key in chat_format]
+    for key, values in entries:
+        for value in values:
+            body = _finite({**whole, key: value})
+            text = json.dumps({**body, "checksum": _checksum(body)})
+            (directory / "record.json").write_text(text, encoding="utf-8")
+            stays_calm(directory)
