@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from picollm.cli.talk import Talk
     from picollm.infer.engine import Engine
 
+AllowMismatch = Annotated[
+    bool, tyro.conf.arg(help="load it even if its chat format is not the installed one; its record says so")
+]
 HELP = """\
 /system TEXT   set the system message (without TEXT: none) and start over
 /reset         start over          /undo   take the last exchange back
@@ -42,6 +45,7 @@ def chat(
     base: Annotated[
         str | None, tyro.conf.arg(help="checkpoint for /base; default: what this one came from")
     ] = None,
+    allow_format_mismatch: AllowMismatch = False,
 ) -> int:
     """Talk to a chat model; with --prompt or piped text it answers once, on stdout."""
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
@@ -49,7 +53,7 @@ def chat(
         prompt = sys.stdin.read().removesuffix("\n")
         if not prompt.strip():
             raise InputError("nothing came on standard input; expected a message, or pass --prompt TEXT.")
-    loaded = open_chat(checkpoint)
+    loaded = open_chat(checkpoint, allow_format_mismatch)
 
     def base_engine() -> Engine | None:
         from picollm.infer.engine import Engine
@@ -67,7 +71,7 @@ def chat(
     return 0
 
 
-def open_chat(name: str | None) -> Checkpoint:
+def open_chat(name: str | None, allow_format_mismatch: bool = False) -> Checkpoint:
     """Return the checkpoint ``name``, by default the one that the speedrun leaves.
 
     Raises:
@@ -77,7 +81,7 @@ def open_chat(name: str | None) -> Checkpoint:
     from picollm.recipes.compare import locate
 
     place = locate(name or default_checkpoint())
-    loaded = Checkpoint.load(place)
+    loaded = Checkpoint.load(place, allow_format_mismatch=allow_format_mismatch)
     if loaded.format is None:
         raise CheckpointError(f"{place} has no chat format: it is a base model. Fine-tune it: picollm sft.")
     return loaded

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from picollm import paths
-from picollm.cli.chat import default_checkpoint
+from picollm.cli.chat import AllowMismatch, default_checkpoint
 from picollm.cli.console import console, print_json, print_table, progress
 from picollm.cli.train import PICO_CPU, ConfigPath, DataRoot, Json, read_recipe
 
@@ -36,6 +36,7 @@ def evaluate(
     agree: Annotated[
         bool, tyro.conf.arg(help="have transformers answer the same questions, and count differences")
     ] = False,
+    allow_format_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
     """Score a checkpoint on tasks, each with its 95 % interval and chance level."""
@@ -51,6 +52,7 @@ def evaluate(
         seed=seed,
         device=device,
         agree=agree,
+        allow_format_mismatch=allow_format_mismatch,
         progress=progress(),
     )
     if found is None:
@@ -103,6 +105,7 @@ def compare(
     data_root: DataRoot = None,
     prompts: Annotated[Path | None, tyro.conf.arg(help="your own prompts, JSON lines")] = None,
     out: Annotated[Path | None, tyro.conf.arg(help="directory of the report; default: runs/report")] = None,
+    allow_format_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
     """Ask base and fine-tuned checkpoint the same questions, and write the report."""
@@ -117,6 +120,7 @@ def compare(
         out,
         prompts_file=prompts,
         data_root=data_root,
+        allow_format_mismatch=allow_format_mismatch,
         progress=progress(),
     )
     for table in terminal_tables(comparison):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from picollm.cli.chat import default_checkpoint
+from picollm.cli.chat import AllowMismatch, default_checkpoint
 from picollm.cli.console import console, print_json, print_table, progress
 from picollm.cli.train import Json
 from picollm.errors import InputError, PicoError
@@ -25,6 +25,7 @@ def export(
         Literal["f32", "f16", "bf16", "q8_0"], tyro.conf.arg(help="how matrices are stored")
     ] = "f16",
     out: Annotated[Path | None, tyro.conf.arg(help="directory; default: CHECKPOINT.export")] = None,
+    allow_format_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
     """Write a checkpoint in the files of llama.cpp and Ollama; transformers and vLLM open it as it is."""
@@ -37,7 +38,7 @@ def export(
     from picollm.interop.export import export as write
     from picollm.interop.export import write_merged
 
-    loaded = Checkpoint.load(checkpoint or default_checkpoint())
+    loaded = Checkpoint.load(checkpoint or default_checkpoint(), allow_format_mismatch=allow_format_mismatch)
     files: list[Path] = []
     notes: list[str] = []
     if merge:
@@ -65,6 +66,7 @@ def certify(
     out: Annotated[
         Path | None, tyro.conf.arg(help="default: certificate.json in the checkpoint's directory")
     ] = None,
+    allow_format_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
     """Prove that every way of serving a checkpoint reads the same conversations as the same tokens."""
@@ -72,7 +74,7 @@ def certify(
     from picollm.interop.certify import FILE
     from picollm.interop.certify import certify as compare
 
-    loaded = Checkpoint.load(checkpoint or default_checkpoint())
+    loaded = Checkpoint.load(checkpoint or default_checkpoint(), allow_format_mismatch=allow_format_mismatch)
     names = [name.strip() for name in runtimes.split(",") if name.strip()] if runtimes else None
     certificate = compare(loaded, names, max_tokens=max_tokens, gguf=gguf, progress=progress())
     certificate.save(out or loaded.path / FILE)

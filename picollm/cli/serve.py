@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from picollm import paths
+from picollm.cli.chat import AllowMismatch, open_base, open_chat
 from picollm.cli.console import console
 from picollm.errors import InputError
 
@@ -39,10 +40,10 @@ def serve(
         int | None, tyro.conf.arg(help="prompt and reply tokens of all open requests")
     ] = None,
     shutdown_s: Annotated[float, tyro.conf.arg(help="time for open replies to end after Ctrl-C")] = 10.0,
+    allow_format_mismatch: AllowMismatch = False,
 ) -> None:
     """Serve a checkpoint: OpenAI's API under /v1, and a chat page at /."""
     paths.bound_kernel_caches()  # every prompt has a length of its own, and a kernel is kept for each
-    from picollm.cli.chat import open_base, open_chat
     from picollm.serve.server import check_exposure, listen
     from picollm.serve.server import serve as run
     from picollm.serve.service import Limits, Served, Service
@@ -53,7 +54,7 @@ def serve(
     if shutdown_s < 0:
         raise InputError(f"shutdown_s is {shutdown_s}; expected 0 or more.")
     with listen(host, port) as listening:
-        loaded = open_chat(checkpoint)
+        loaded = open_chat(checkpoint, allow_format_mismatch)
         models = [Served(name or _name(checkpoint, loaded), loaded, num_slots=slots)]
         parent = None if base == "none" else open_base(loaded, base)
         if parent is not None:

@@ -35,6 +35,7 @@ def compare_checkpoints(
     *,
     prompts_file: Path | None = None,
     data_root: Path | None = None,
+    allow_format_mismatch: bool = False,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare two checkpoints, write the report into ``out`` and return the comparison.
@@ -43,7 +44,10 @@ def compare_checkpoints(
         CheckpointError: One of the two cannot be loaded.
         InputError: They do not belong together, or the recipe names an unknown task.
     """
-    base, sft = Checkpoint.load(locate(base_name)), Checkpoint.load(locate(sft_name))
+    base, sft = (
+        Checkpoint.load(locate(name), allow_format_mismatch=allow_format_mismatch)
+        for name in (base_name, sft_name)
+    )
     prompts = load_prompts(prompts_file) if prompts_file else load_prompts()
     stage = Stage(
         out,

@@ -83,6 +83,7 @@ def evaluate_checkpoint(
     seed: int = 0,
     device: str = "cpu",
     agree: bool = False,
+    allow_format_mismatch: bool = False,
     progress: Progress = SILENT,
 ) -> Evaluation | None:
     """Return the scores on the test rows of ``tasks``; None in all but the first of several processes.
@@ -105,7 +106,9 @@ def evaluate_checkpoint(
     if not opened and BITS not in tasks:
         raise InputError("no task to score; expected names such as facts,gsm8k,mmlu.")
     with joined(device) as ranks:
-        loaded = Checkpoint.load(locate(checkpoint), device=device)
+        loaded = Checkpoint.load(
+            locate(checkpoint), device=device, allow_format_mismatch=allow_format_mismatch
+        )
         asked = [(task, each) for task in opened for each in _forms(checkpoint, loaded, task, form)]
         engine = Engine(loaded, num_slots=many_slots(loaded.model))
         scores, journals = [], []
