@@ -92,8 +92,9 @@ class Documents:
 
     def _cut(self, num_asking: int, window: int | None) -> list[tiles.Tile]:
         if (num_asking, window) not in self._tiles:
-            everyone = num_asking == len(self.positions) or self.select is None
-            asking = torch.arange(len(self.positions)) if everyone else self.select
+            asking = torch.arange(num_asking)
+            if self.select is not None and num_asking != len(self.positions):
+                asking = self.select
             self._tiles[num_asking, window] = tiles.cut(self.positions, asking, window)
         return self._tiles[num_asking, window]
 

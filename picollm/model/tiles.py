@@ -41,7 +41,7 @@ def cut(positions_T: Tensor, asking_S: Tensor, window: int | None) -> list[Tile]
     if window is not None:
         first_S = torch.maximum(first_S, asking_S - window + 1)
     tiles = []
-    for last, first in zip(asking_S.split(ROWS), first_S.split(ROWS), strict=True):
+    for last, first in zip(torch.split(asking_S, ROWS), torch.split(first_S, ROWS), strict=True):
         lo, hi = int(first[0]) // STEP * STEP, -(-(int(last[-1]) + 1) // STEP) * STEP
         keys = torch.arange(lo, hi)
         mask_RL = torch.zeros(ROWS, hi - lo, dtype=torch.bfloat16)
@@ -112,8 +112,9 @@ def _by_tile(x_SHD: Tensor, num_kv_heads: int) -> Tensor:
 
 def _by_token(x: Tensor, num_tokens: int) -> Tensor:
     """Return ``[S, H, D]`` of what ``_by_tile`` made."""
-    split = x.unflatten(2, (-1, ROWS)).permute(0, 3, 1, 2, 4)
-    return split.reshape(len(x) * ROWS, -1, x.shape[-1])[:num_tokens]
+    num_tiles, num_kv_heads, _, width = x.shape
+    split = x.view(num_tiles, num_kv_heads, -1, ROWS, width).permute(0, 3, 1, 2, 4)
+    return split.reshape(num_tiles * ROWS, -1, width)[:num_tokens]
 
 
 def _by_head(x_TKD: Tensor) -> Tensor:
