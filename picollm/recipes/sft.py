@@ -92,9 +92,7 @@ def _finetune(
             )
         limit = min(part.max_tokens, model.config.max_position_embeddings)
         batch_tokens = max(part.batch_tokens, limit)
-        batches_per_step(
-            part.train, batch_tokens
-        )  # its error must not come after minutes of rendering
+        batches_per_step(part.train, batch_tokens)  # its error must not come after minutes of rendering
         reading = read_mixture(
             recipe,
             tasks,
