@@ -36,14 +36,14 @@ def environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
-def bound_kernel_caches() -> None:
+def bound_kernel_caches(num_kernels: int = 64) -> None:
     """Keep the CPU kernels that torch makes per tensor shape from filling the memory; call before training.
 
     A flat stream has a new shape in almost every step, and oneDNN keeps a kernel for each of the last 1,024:
-    a run of 6 minutes grew to 3.6 GB. The 64 newest serve all layers of one step; they cost no speed.
+    a run of 6 minutes grew to 3.6 GB. The 64 newest serve all layers of one batch; they cost no speed.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "64")
+        os.environ.setdefault(name, str(num_kernels))
 
 
 def _sync(path: Path) -> None:

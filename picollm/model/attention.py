@@ -12,13 +12,16 @@ Shapes: T tokens, S selected tokens, H heads, K kv heads, D head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from picollm.errors import InputError
+from picollm.model import tiles
+
+TILED_LENGTH = 100  # documents longer than this, on average, go in tiles
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Documents:
     lengths: list[int]
     select: Tensor | None = None
     selected: list[int] | None = None
+    _tiles: dict[tuple[int, int | None], list[tiles.Tile]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, positions: Tensor, select: Tensor | None) -> Documents:
@@ -56,6 +60,8 @@ class Documents:
         ask (``q`` is ``[S, H, D]``), the result is ``[S, H, D]``.
         """
         if q_THD.dtype == torch.bfloat16 and q_THD.device.type == "cpu" and q_THD.requires_grad:
+            if len(k_TKD) > TILED_LENGTH * len(self.lengths):
+                return tiles.attend(q_THD, k_TKD, v_TKD, self._cut(len(q_THD), window), scale)
             # The backward pass of torch's CPU kernel takes twice as long in bf16 as in fp32, casts included.
             return self.attend(q_THD.float(), k_TKD.float(), v_TKD.float(), scale, window).bfloat16()
         asked = self.lengths if len(q_THD) == len(k_TKD) else self.selected
@@ -83,6 +89,14 @@ class Documents:
             )
             outputs.append(out[0].transpose(0, 1))
         return torch.cat(outputs)
+
+    def _cut(self, num_asking: int, window: int | None) -> list[tiles.Tile]:
+        if (num_asking, window) not in self._tiles:
+            asking = torch.arange(num_asking)
+            if self.select is not None and num_asking != len(self.positions):
+                asking = self.select
+            self._tiles[num_asking, window] = tiles.cut(self.positions, asking, window)
+        return self._tiles[num_asking, window]
 
     def _positions_asked(self, q_THD: Tensor, k_TKD: Tensor) -> Tensor:
         if self.select is None or len(q_THD) == len(k_TKD):

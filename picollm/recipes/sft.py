@@ -25,6 +25,7 @@ from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.loop import train
+from picollm.train.plan import batches_per_step
 from picollm.train.plots import draw_curves
 from picollm.train.tracking import Trackers
 
@@ -90,6 +91,8 @@ def _finetune(
                 f"format {fmt.name} has no calculator: calls are left out, the words around them stay"
             )
         limit = min(part.max_tokens, model.config.max_position_embeddings)
+        batch_tokens = max(part.batch_tokens, limit)
+        batches_per_step(part.train, batch_tokens)  # its error must not come after minutes of rendering
         reading = read_mixture(
             recipe,
             tasks,
@@ -100,7 +103,7 @@ def _finetune(
             progress=progress,
         )
         order = reading.order(recipe)
-        batches = Batches(reading.examples, max(part.batch_tokens, limit), recipe.seed, order)
+        batches = Batches(reading.examples, batch_tokens, recipe.seed, order)
         result = train(
             model,
             batches,

@@ -100,7 +100,8 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(int(paths.environment("LOCAL_RANK") or 0))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # Gradients lie on the GPU; the few numbers of a step and the wish to stop lie on the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

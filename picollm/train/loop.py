@@ -39,6 +39,7 @@ from picollm.train.tracking import NONE, Trackers
 
 Validate = Callable[[Model], dict[str, float]]
 STEPS_TO_JUDGE_PACE = 8
+NUM_KERNELS = {"fp32": 16, "bf16": 64, "auto": 64}  # those of one batch; in fp32 each holds up to 6 MB
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ def train(
         CheckpointError: when every saved state is damaged.
         KeyboardInterrupt: after SIGINT or SIGTERM, with the state saved.
     """
-    bound_kernel_caches()
     with joined(config.device) as ranks:
         model = model if shard else model.to(config.device)
         run = Run(model, batches, config, ranks, run_dir, validate, progress, trackers, shard)
@@ -125,6 +125,7 @@ class Run:
         trackers: Trackers = NONE,
         shard: bool = False,
     ) -> None:
+        bound_kernel_caches(NUM_KERNELS[config.precision])
         if shard:
             check_shards(ranks)
         self.batches, self.config, self.ranks, self.shard = batches, config, ranks, shard

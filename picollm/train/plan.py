@@ -26,27 +26,17 @@ class Plan:
         """Return the plan of a run: the same for any number of processes, which share each step's work.
 
         Raises:
-            InputError: when ``tokens_per_step`` is no multiple of a batch, or there are more processes than
-                examples.
+            InputError: when a step cannot be cut into batches, or there are more processes than examples.
         """
         if num_processes > len(batches.examples):
             raise InputError(
                 f"{num_processes} processes have only {len(batches.examples)} examples to share; start "
                 f"1 to {len(batches.examples)} of them."
             )
-        unit = batches.max_tokens
-        wanted = config.tokens_per_step or unit
-        if wanted % unit:
-            below, above = wanted // unit * unit, (wanted // unit + 1) * unit
-            nearest = f"{below} or {above}" if below else str(above)
-            raise InputError(
-                f"tokens_per_step is {wanted}; it must be a multiple of a batch's {unit} tokens. "
-                f"Nearest: {nearest}."
-            )
-        per_step = wanted // unit
+        per_step = batches_per_step(config, batches.max_tokens)
         if config.epochs is not None:
             return cls(per_step, max(1, batches.num_batches(config.epochs)))
-        steps = config.num_steps or math.ceil((config.num_tokens or 1) / wanted)
+        steps = config.num_steps or math.ceil((config.num_tokens or 1) / (per_step * batches.max_tokens))
         return cls(per_step, steps * per_step)
 
     @property
@@ -58,6 +48,23 @@ class Plan:
         """Return the numbers of the batches of ``step``, counted from 0."""
         first = step * self.batches_per_step
         return range(first, min(first + self.batches_per_step, self.num_batches))
+
+
+def batches_per_step(config: TrainConfig, batch_tokens: int) -> int:
+    """Return how many batches of ``batch_tokens`` make up a step.
+
+    Raises:
+        InputError: when ``tokens_per_step`` is no multiple of a batch; names the nearest that are.
+    """
+    wanted = config.tokens_per_step or batch_tokens
+    if wanted % batch_tokens:
+        below = wanted // batch_tokens * batch_tokens
+        nearest = f"{below} or {below + batch_tokens}" if below else str(batch_tokens)
+        raise InputError(
+            f"tokens_per_step is {wanted}; it must be a multiple of a batch's {batch_tokens} tokens. "
+            f"Nearest: {nearest}."
+        )
+    return wanted // batch_tokens
 
 
 def identity(

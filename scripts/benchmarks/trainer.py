@@ -151,7 +151,6 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
 
     from picollm.model.config import ModelConfig
     from picollm.model.llama import Model
-    from picollm.paths import bound_kernel_caches
     from picollm.progress import SILENT
     from picollm.train.batches import Batches
     from picollm.train.config import TrainConfig
@@ -159,7 +158,6 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
     from picollm.train.examples import Examples
     from picollm.train.loop import Run
 
-    bound_kernel_caches()
     torch.set_num_threads(THREADS)
     examples = Examples()
     for rendered in conversations(shape):

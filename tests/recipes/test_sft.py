@@ -169,6 +169,17 @@ def test_a_base_of_no_known_kind_is_refused(story: tuple[Path, Recipe], tmp_path
         finetune(_recipe(story, base=str(tmp_path / "gpt2")), tmp_path / "out")
 
 
+def test_a_step_that_cannot_be_cut_is_refused_before_anything_is_rendered(
+    story: tuple[Path, Recipe], tmp_path: Path
+) -> None:
+    recipe = _recipe(
+        story, batch_tokens=512, max_tokens=256, train=TrainConfig(epochs=1, tokens_per_step=700)
+    )
+    with pytest.raises(InputError, match=r"tokens_per_step is 700; .* Nearest: 512 or 1024"):
+        finetune(recipe, tmp_path / "out")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_an_empty_mixture_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no \[\[mixture\]\] tables"):
         finetune(dataclasses.replace(story[1], mixture=()), tmp_path / "out")
