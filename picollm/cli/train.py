@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import tyro
 
 from picollm import paths
+from picollm.cli.chat import AllowMismatch
 from picollm.cli.console import console, print_json, progress
 from picollm.errors import InputError
 from picollm.model.lora_config import Lora
@@ -103,6 +104,7 @@ def sft(
     lora_targets: Annotated[str | None, tyro.conf.arg(help="its matrices: q_proj,v_proj,...")] = None,
     track: Track = None,
     shard: Shard = None,
+    allow_format_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a base checkpoint on the recipe's mixture of conversations, assistant tokens only."""
@@ -124,7 +126,13 @@ def sft(
     recipe = dataclasses.replace(recipe, sft=part)
     out = out or paths.chat_checkpoint()
     record = finetune(
-        recipe, out, data_root=data_root, progress=progress(), track=track, shard=_sharded(shard)
+        recipe,
+        out,
+        data_root=data_root,
+        progress=progress(),
+        track=track,
+        shard=_sharded(shard),
+        allow_format_mismatch=allow_format_mismatch,
     )
     _report("chat model" if part.lora is None else "adapter", out, record, json)
 

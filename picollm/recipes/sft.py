@@ -38,12 +38,14 @@ def finetune(
     progress: Progress = SILENT,
     track: str | None = None,
     shard: bool = False,
+    allow_format_mismatch: bool = False,
 ) -> Record:
     """Fine-tune the recipe's base on its mixture, save the chat model in ``out`` and return its record.
 
     With ``recipe.sft.lora`` what is saved is a LoRA adapter; it loads like a checkpoint as long as its base
     stays where it is. Under torchrun every process calls this, and the first one writes. ``track`` names a
-    service that gets the metrics too; ``shard`` spreads the model over all processes.
+    service that gets the metrics too; ``shard`` spreads the model over all processes;
+    ``allow_format_mismatch`` takes a base whose format is not the installed one, and the record says so.
 
     Raises:
         InputError: The mixture is empty or names something unknown.
@@ -55,12 +57,18 @@ def finetune(
         raise InputError(
             f"recipe {recipe.name!r} has no [[mixture]] tables; expected one source of conversations or more."
         )
+    name = recipe.sft.base
+    base = Checkpoint.load(
+        paths.PICO_BASE if name == "pico-base" else name, allow_format_mismatch=allow_format_mismatch
+    )
     with joined(recipe.sft.train.device) as ranks:
-        return _finetune(recipe, out, data_root, progress if ranks.first else SILENT, ranks, track, shard)
+        own_progress = progress if ranks.first else SILENT
+        return _finetune(recipe, base, out, data_root, own_progress, ranks, track, shard)
 
 
 def _finetune(
     recipe: Recipe,
+    base: Checkpoint,
     out: Path,
     data_root: Path | None,
     progress: Progress,
@@ -69,7 +77,6 @@ def _finetune(
     shard: bool,
 ) -> Record:
     part = recipe.sft
-    base = Checkpoint.load(paths.PICO_BASE if part.base == "pico-base" else part.base)
     tasks = [open_source(source, source.split, recipe, data_root) for source in recipe.mixture]
     inputs = {
         "sft": part,
@@ -124,6 +131,7 @@ def _finetune(
         format=fmt.to_record(),
         curve=result.curve,
         measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
+        allowed_mismatch=base.record.allowed_mismatch,
     )
     if ranks.first:
         draw_curves(stage.run_dir, result.curve)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 
 from picollm import Checkpoint, Conversation
 from picollm.chat.format import ChatFormat
+from picollm.cli.main import main
 from picollm.data.mixture import Source
-from picollm.errors import CheckpointError, ContextError, InputError
+from picollm.errors import CheckpointError, ContextError, FormatMismatchError, InputError
 from picollm.model.lora_config import Lora
 from picollm.recipes.config import Recipe, SftRecipe
 from picollm.recipes.conversations import read_mixture
@@ -213,3 +215,21 @@ def test_a_conversation_that_fits_is_one_example(fmt: ChatFormat, tmp_path: Path
     reading, notes = _read(path, fmt, "raise")
     whole = fmt.render_conversation(Conversation.from_dict(_talk([(2, 3)])))
     assert reading.examples.ids(0).tolist() == whole.ids[: len(reading.examples.ids(0))] and not notes
+
+
+def test_another_format_than_the_installed_one_is_taken_if_told_so_and_remembered(
+    story: tuple[Path, Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = shutil.copytree(story[0] / "sft", tmp_path / "changed")
+    (changed / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    asked = ["chat", str(changed), "-p", "Hi", "--max-tokens", "4"]
+    assert main(asked) == 3 and "--allow-format-mismatch" in capsys.readouterr().err
+    assert main([*asked, "--allow-format-mismatch"]) == 0
+
+    recipe = _recipe(story, base=str(changed), train=TrainConfig(num_steps=1, precision="fp32"))
+    with pytest.raises(FormatMismatchError):
+        finetune(recipe, tmp_path / "out")
+    finetune(recipe, tmp_path / "out", allow_format_mismatch=True)
+    again = dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, base=str(tmp_path / "out")))
+    [remembered] = finetune(again, tmp_path / "later").allowed_mismatch
+    assert "chat_template.jinja" in remembered
