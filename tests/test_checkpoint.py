@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import random
+import runpy
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +173,27 @@ def test_no_flipped_bit_anywhere_goes_unnoticed(saved: Path) -> None:
         assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
         file.write_bytes(whole)
     Checkpoint.load(saved)
+
+
+def test_a_save_killed_anywhere_leaves_the_old_checkpoint_or_the_new_one(saved: Path, tmp_path: Path) -> None:
+    """A save is a series of syncs and renames: it dies at the first sync, at the second, and so on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["picollm.checkpoint"])
+    script = str(Path(__file__).with_name("worker.py"))
+    place, kept = tmp_path / "saves" / "ckpt", []
+    before = logits(Checkpoint.load(saved).model)
+    for number in itertools.count(1):
+        shutil.rmtree(place.parent, ignore_errors=True)
+        shutil.copytree(saved, place)
+        job = {"place": str(place), "kill_at_sync": number}
+        process = context.Process(target=runpy.run_path, args=(script, {"job": job}, "__main__"))
+        process.start()
+        process.join()
+        kept.append(torch.equal(logits(Checkpoint.load(place).model), before))
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert len(kept) > 8 and kept == sorted(kept, reverse=True) and not kept[-1]
 
 
 def test_a_foreign_directory_without_a_record_is_an_import(saved: Path, model: Model) -> None:

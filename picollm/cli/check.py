@@ -14,6 +14,7 @@ from picollm.data.check.check import open_sets
 from picollm.data.check.counts import Counts
 from picollm.data.check.overlap import GRAM_WORDS
 from picollm.data.check.report import Report
+from picollm.errors import InputError
 
 _SOURCES_SHOWN = 24
 
@@ -40,6 +41,8 @@ def check(
     json: Annotated[bool, tyro.conf.arg(help="print one JSON document on stdout")] = False,
 ) -> int:
     """Look for whatever would damage training; exit code 1 if there is any, 0 if not."""
+    if not data:
+        raise InputError("`picollm check` needs DATA: files, directories or hub:org/name@revision.")
     report = check_sets(
         open_sets(data),
         open_format(checkpoint, format),

@@ -41,6 +41,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         (["chat", "-p"], 2, "--prompt needs a value"),
         (["eval", "x", "--form", "z"], 2, "invalid choice 'z' for argument '--form'"),
         (["show"], 2, "needs FILE"),
+        (["check"], 2, "needs DATA"),
         (["push"], 2, "needs CHECKPOINT and NAME"),
         (["sft", "extra"], 2, "cannot use extra"),
         (["identity"], 2, "There is verify, build"),
