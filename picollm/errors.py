@@ -17,6 +17,9 @@ A message is one line: what happened, with its value - what was expected - what 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class PicoError(Exception):
     """Anything picoLLM reports on purpose; its text is one line for a person."""
@@ -67,3 +70,15 @@ class DivergedError(PicoError):
 
     exit_code = 4
     http_status = 500
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return what to say of a ``word`` that is not in ``known``: the one that was meant, or all there are.
+
+    >>> nearest("chtml", ["chatml", "llama3"])
+    "did you mean 'chatml'?"
+    >>> nearest("gpt", ["chatml", "llama3"])
+    'expected one of chatml, llama3.'
+    """
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picollm.chat.conversation import Conversation
-from picollm.errors import ConversationError
+from picollm.errors import ConversationError, nearest
 
 _SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant"}
 _SHAREGPT_ROLES |= dict.fromkeys(("assistant", "chatgpt", "model", "bot", "bard", "bing"), "assistant")
@@ -51,7 +51,7 @@ def conversation_from_row(row: Any, layout: str | None = None) -> Conversation:
     """
     name = recognize(row) if layout is None else layout
     if name not in LAYOUTS:
-        raise ConversationError(f"no layout is called {name!r}; expected one of {', '.join(LAYOUTS)}")
+        raise ConversationError(f"no layout is called {name!r}; {nearest(name, LAYOUTS)}")
     if not LAYOUTS[name].fits(row):
         raise ConversationError(f"not in the layout {name!r}; expected {LAYOUTS[name].looks}")
     return Conversation.from_dict({"messages": LAYOUTS[name].convert(row)})

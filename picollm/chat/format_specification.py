@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from picollm.errors import InputError
+from picollm.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -219,5 +219,5 @@ SPECIFICATIONS: dict[str, Specification] = {
 def named_specification(name: str) -> Specification:
     """Return the specification called ``name``. Raises InputError when there is none."""
     if name not in SPECIFICATIONS:
-        raise InputError(f"no chat format is called {name!r}; expected one of {', '.join(SPECIFICATIONS)}")
+        raise InputError(f"no chat format is called {name!r}; {nearest(name, SPECIFICATIONS)}")
     return SPECIFICATIONS[name]

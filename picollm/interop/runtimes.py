@@ -19,7 +19,7 @@ from typing import NamedTuple
 from picollm.chat.conversation import Conversation
 from picollm.chat.format_template import Probe, render_foreign
 from picollm.checkpoint import Checkpoint
-from picollm.errors import CheckpointError, InputError, UnavailableError
+from picollm.errors import CheckpointError, InputError, UnavailableError, nearest
 from picollm.files import TEMPLATE, read_json
 from picollm.interop.gguf import read_fields, write_gguf
 from picollm.interop.gguf_vocabulary import Encoder, Vocabulary
@@ -181,7 +181,7 @@ def check_names(names: Sequence[str]) -> None:
     """Raise InputError for a runtime nobody knows, UnavailableError for one that is not installed."""
     for name in names:
         if name not in RUNTIMES:
-            raise InputError(f"no runtime is called {name!r}; expected some of {', '.join(RUNTIMES)}.")
+            raise InputError(f"no runtime is called {name!r}; {nearest(name, RUNTIMES)}")
         if name not in installed():
             raise UnavailableError(f"the runtime {name} is not installed: it needs {RUNTIMES[name][1]}.")
 

@@ -7,7 +7,6 @@ made of and why. A key nobody reads is an error, never ignored.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from picollm import paths
 from picollm.data.mixture import CurriculumStage, Source, check_mixture
-from picollm.errors import InputError
+from picollm.errors import InputError, nearest
 from picollm.model.lora_config import Lora
 from picollm.train.config import TrainConfig
 
@@ -87,9 +86,7 @@ class SftRecipe:
 
     def __post_init__(self) -> None:
         if self.too_long not in TOO_LONG:
-            near = difflib.get_close_matches(self.too_long, TOO_LONG, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(TOO_LONG)}."
-            raise InputError(f"too_long is {self.too_long!r}; {hint}")
+            raise InputError(f"too_long is {self.too_long!r}; {nearest(self.too_long, TOO_LONG)}")
         for name in ("max_tokens", "num_validation_rows", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
@@ -157,9 +154,7 @@ def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
     hints = typing.get_type_hints(kind)
     for key in table:
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(hints))}."
-            raise InputError(f"{where}: no key {key!r} here; {hint}")
+            raise InputError(f"{where}: no key {key!r} here; {nearest(key, sorted(hints))}")
     return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()})
 
 

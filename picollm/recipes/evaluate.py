@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from picollm import __version__, paths
 from picollm.checkpoint import Checkpoint
 from picollm.data.documents import PRIMER, open_corpus
-from picollm.errors import DataError, InputError
+from picollm.errors import DataError, InputError, nearest
 from picollm.eval.agreement import Agreement, Transformers, agreement
 from picollm.eval.answers import Form
 from picollm.eval.bits import BitsPerByte, document_bits
@@ -159,9 +158,7 @@ def open_tasks(names: Sequence[str], data_root: Path | None) -> list[Task]:
         elif kind in TASKS:
             opened.append(load_task(kind, "test", data_root=data_root, location=location or None))
         else:
-            near = difflib.get_close_matches(kind, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known[:-20])}."
-            raise InputError(f"no task is called {kind!r}; {hint}")
+            raise InputError(f"no task is called {kind!r}; {nearest(kind, known)}")
     return opened
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from picollm.data.primer.wordings import SPLITS
 from picollm.data.rows import HUB, Filter, Rows, load_rows, rows_of, split_names
 from picollm.data.wordlist import load_words
-from picollm.errors import DataError, InputError
+from picollm.errors import DataError, InputError, nearest
 from picollm.tasks.arc import Arc
 from picollm.tasks.facts import Facts
 from picollm.tasks.gsm8k import Gsm8k
@@ -88,9 +87,7 @@ def load_task(
     """
     entry = TASKS.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(TASKS)}."
-        raise InputError(f"no task is called {name!r}; {hint}")
+        raise InputError(f"no task is called {name!r}; {nearest(name, TASKS)}")
     if split not in SPLITS:
         raise InputError(f"task {name!r} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
     if limit is not None and limit < 1:

@@ -149,7 +149,7 @@ def test_bad_requests_are_one_line(
     chat_checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = Checkpoint.load(chat_checkpoint())
-    with pytest.raises(InputError, match="no runtime is called 'mlx'; expected some of transformers, jinja"):
+    with pytest.raises(InputError, match="no runtime is called 'mlx'; expected one of transformers, jinja"):
         certify(checkpoint, ["mlx"])
     monkeypatch.setitem(runtimes.RUNTIMES, "jinja", (runtimes.by_jinja, "no_such_package"))
     with pytest.raises(UnavailableError, match="jinja is not installed: it needs no_such_package"):
