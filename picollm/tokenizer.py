@@ -215,6 +215,12 @@ class Tokenizer:
             raise InputError(
                 f"not Unicode text ({error}); expected a string without lone surrogates"
             ) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what Rust raises is no Exception
+                raise
+            raise InputError(
+                f"the tokenizer gives up on this text ({error}); its split pattern takes too long"
+            ) from None
 
     # -- ids to text ---------------------------------------------------------------------------------------
 

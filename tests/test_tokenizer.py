@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_a_formats_text_is_cut_at_its_tokens() -> None:
         "x", tokenizer().special_id("<|a|>"), "\n", tokenizer().special_id("<|b|>"),
     ]  # fmt: skip
     assert tokenizer().cut_at_added_tokens("x<|a|>") == ["x", "<|a|>", ""]
+
+
+def test_a_split_pattern_that_never_ends_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+    hostile = json.loads(tokenizer()._source)
+    hostile["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "(a+)+$"}
+    slow_one = Tokenizer(json.dumps(hostile))
+    assert slow_one.decode(slow_one.encode("aaab")) == "aaab"
+    with pytest.raises(InputError, match=r"gives up on this text .*retry-limit.*pattern takes too long"):
+        slow_one.encode("a" * 80 + "b")
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
