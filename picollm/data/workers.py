@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from pathlib import Path
+from multiprocessing.queues import Queue
 from typing import Any, TypeVar
 
 from picollm.errors import UnavailableError
@@ -33,13 +30,14 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Itera
     if workers == 1:
         yield from map(work, chunks)
         return
-    # Started afresh: a fork would copy locks that threads of the data libraries may hold. The work comes in a
-    # file, because a process is launched through a pipe: what does not fit into it holds up the next launch.
+    # Started afresh: a fork would copy locks that threads of the data libraries may hold. The work comes in
+    # a queue, whose thread writes it: as an argument of a process it would hold up the launch of the next.
     context = multiprocessing.get_context("spawn")
-    with (
-        _in_file(work) as path,
-        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
-    ):
+    works = context.Queue()
+    works.cancel_join_thread()  # what a worker that was killed did not fetch
+    for _ in range(workers):
+        works.put(work)
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(works,)) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for chunk in chunks:
@@ -56,18 +54,9 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Itera
             pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _in_file(work: Callable[[Any], Any]) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile() as file:
-        pickle.dump(work, file, pickle.HIGHEST_PROTOCOL)
-        file.flush()
-        yield file.name
-
-
-def _start(path: str) -> None:
+def _start(works: Queue[Callable[[Any], Any]]) -> None:
     global _work
-    with Path(path).open("rb") as file:
-        _work = pickle.load(file)
+    _work = works.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
