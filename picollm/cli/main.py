@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 
-from picollm.errors import PicoError
+from picollm.errors import PicoError, nearest
 
 # command -> (module, function, what it does); in the order of the story
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -72,9 +71,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        print(f"picollm: no command {name!r}.{hint} `picollm --help` lists them.", file=sys.stderr)
+        print(f"picollm: no command {name!r}; {nearest(name, COMMANDS)}", file=sys.stderr)
         return 2
     return _run(name, rest)
 

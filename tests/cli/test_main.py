@@ -35,7 +35,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     ("arguments", "code", "said"),
     [
         (["trane"], 2, "no command 'trane'"),
-        (["chta"], 2, "Did you mean 'chat'"),
+        (["chta"], 2, "did you mean 'chat'"),
         (["sft", "--epochs", "many"], 2, "--epochs is 'many'; expected a number"),
         (["serve", "--port=abc"], 2, "--port is 'abc'; expected a whole number"),
         (["chat", "-p"], 2, "--prompt needs a value"),
