@@ -11,7 +11,6 @@ Shapes: T tokens, S selected tokens, N outputs, E width, H heads, K kv heads, D 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import cast
@@ -20,12 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picollm.model.llama import AttentionCache, Block, Model
+from picollm.model import native
+from picollm.model.cache import CacheView
+from picollm.model.kernels import rotate
+from picollm.model.llama import Block, Model
 
 # A packed copy doubles a model's memory, so only small ones get it.
 MAX_PACKED_PARAMETERS = 200_000_000
-# oneDNN's own weight layout, for as few or more rows: below, plain products are faster (measured on Zen 4).
-_MIN_PACKED_ROWS = 3
+# From how many rows on oneDNN's product with its own weight layout is the faster one; below, a kernel of ours
+# reads the weights as they are. With AVX-512 it keeps sixteen sums in registers, otherwise four.
+_MIN_PACKED_ROWS = 17 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 3
 _has_onednn = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
@@ -41,15 +44,15 @@ class _Joined:
     def _takes_packed(self, x_TE: Tensor) -> bool:
         return bool(self.packed) and len(x_TE) >= _MIN_PACKED_ROWS
 
-    def _unpacked(self, x_TE: Tensor) -> Tensor:
-        if not self.packed:
-            return F.linear(x_TE, self.weight, self.bias)
-        # Weights times two columns are read at twice the speed of one row times weights.
-        if len(x_TE) == 1:
-            out_TN = torch.mm(self.weight, torch.cat([x_TE, x_TE]).t())[:, 0][None]
-        else:
-            out_TN = torch.mm(self.weight, x_TE.t()).t().contiguous()
-        return out_TN if self.bias is None else out_TN + self.bias
+    def _unpacked(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
+        if len(x_TE) < _MIN_PACKED_ROWS and native.takes(x_TE, self.weight):
+            out_TN = x_TE.new_empty(len(x_TE), len(self.weight))
+            native.call(
+                "product", x_TE.dtype, x_TE, self.weight, self.bias, added_TN, *x_TE.shape, len(self.weight), out_TN
+            )  # fmt: skip
+            return out_TN
+        out_TN = F.linear(x_TE, self.weight, self.bias)
+        return out_TN if added_TN is None else added_TN + out_TN
 
 
 class Projection(_Joined):
@@ -69,8 +72,7 @@ class Projection(_Joined):
         """Return the outputs, plus ``added_TN``: ``[T, N]``."""
         if self._takes_packed(x_TE):
             return _multiply(x_TE, self.packed[0], self.bias, "none" if added_TN is None else "add", added_TN)
-        out_TN = self._unpacked(x_TE)
-        return out_TN if added_TN is None else added_TN + out_TN
+        return self._unpacked(x_TE, added_TN)
 
 
 class GatedProjection(_Joined):
@@ -85,8 +87,13 @@ class GatedProjection(_Joined):
     def __call__(self, x_TE: Tensor) -> Tensor:
         """Return the gated outputs, ``[T, N / 2]``."""
         if not self._takes_packed(x_TE):
-            gate_TN, up_TN = self._unpacked(x_TE).chunk(2, -1)
-            return F.silu(gate_TN).mul_(up_TN)
+            both = self._unpacked(x_TE)
+            gate_TN, up_TN = both.chunk(2, -1)
+            if not native.takes(both):
+                return F.silu(gate_TN).mul_(up_TN)
+            out_TN, (rows, width) = both.new_empty(gate_TN.shape), gate_TN.shape
+            native.call("gate", both.dtype, gate_TN, up_TN, rows, width, 2 * width, out_TN)
+            return out_TN
         gate_bias, up_bias = (None, None) if self.bias is None else self.bias.chunk(2)
         gate_TN = _multiply(x_TE, self.packed[0], gate_bias, "swish")
         return _multiply(x_TE, self.packed[1], up_bias, "mul", gate_TN)
@@ -129,23 +136,6 @@ def _joined(parameters: Sequence[Tensor]) -> Tensor:
     return stack
 
 
-class Norm:
-    """Root-mean-square normalization: ``x * weight / rms``, with ``rms`` from the vector's length.
-
-    ``weight * sqrt(D) / hypot(|x|, sqrt(D eps))`` is that formula with one pass over ``x``.
-    """
-
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        width = weight.shape[-1]
-        self.scale = weight.detach().float() * math.sqrt(width)
-        self.floor = torch.tensor(math.sqrt(width * eps), device=weight.device)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return ``x`` normalized over its last axis, in its own dtype."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        return (x * self.scale).div_(torch.hypot(length, self.floor)).to(x.dtype)
-
-
 class FusedLayer:
     """One block's weights, joined."""
 
@@ -155,15 +145,17 @@ class FusedLayer:
         self.out = Projection.of(attention.o_proj, pack=pack)
         self.gate_up = GatedProjection(mlp.gate_proj, mlp.up_proj, pack)
         self.down = Projection.of(mlp.down_proj, pack=pack)
-        self.input_norm = Norm(block.input_layernorm.weight, block.input_layernorm.eps)
-        self.mlp_norm = Norm(block.post_attention_layernorm.weight, block.post_attention_layernorm.eps)
-        self.head_norm = None
-        if attention.q_norm is not None and attention.k_norm is not None:
-            num_q = attention.q_proj.out_features // attention.head_dim
-            num_k = attention.k_proj.out_features // attention.head_dim
-            q, k = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
-            self.head_norm = Norm(torch.stack([q] * num_q + [k] * num_k), attention.q_norm.eps)
-        self.scale = attention.scale
+        self.input_norm, self.mlp_norm = block.input_layernorm, block.post_attention_layernorm
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        self.scale, self.window = attention.scale, attention.window
+
+    def tensors(self) -> list[Tensor | None]:
+        """Return the layer's weights in the order in which ``native_kernels.h`` lists them."""
+        norms = (self.q_norm and self.q_norm.weight, self.k_norm and self.k_norm.weight)
+        return [
+            self.input_norm.weight, self.qkv.weight, self.qkv.bias, *norms, self.out.weight, self.out.bias,
+            self.mlp_norm.weight, self.gate_up.weight, self.gate_up.bias, self.down.weight, self.down.bias,
+        ]  # fmt: skip
 
 
 class FusedModel:
@@ -176,8 +168,13 @@ class FusedModel:
         self.config = model.config
         self.embedding = model.model.embed_tokens.weight
         self.layers = [FusedLayer(cast(Block, block), pack) for block in model.model.layers]
-        self.norm = Norm(model.model.norm.weight, model.model.norm.eps)
+        self.norm = model.model.norm
         self.head = Projection([weight], [None], pack)
+        tensors = [tensor for layer in self.layers for tensor in layer.tensors()]
+        self._is_native = native.takes(self.embedding, *(x for x in tensors if x is not None))
+        self._weights = native.addresses(tensors)
+        self._angles = (torch.empty(0), torch.empty(0))
+        self._windows = torch.tensor([layer.window or 0 for layer in self.layers])
 
     @property
     def device(self) -> torch.device:
@@ -191,16 +188,16 @@ class FusedModel:
 
     @torch.inference_mode()
     def __call__(
-        self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: AttentionCache
+        self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: CacheView
     ) -> Tensor:
         """Return float32 logits of the selected tokens (all without ``select``), ``[S, V]``."""
         config = self.config
-        cos, sin = config.rope.cos_sin(positions, config.head_dim, config.max_position_embeddings)
+        cos_sin = self._cos_sin(positions, cache.capacity)
         x = F.embedding(ids, self.embedding)
-        cos_sin = (
-            torch.cat([cos, cos], -1)[:, None].to(x.dtype),
-            torch.cat([-sin, sin], -1)[:, None].to(x.dtype),
-        )
+        if self._is_native and cache.is_decode and len(x) < _MIN_PACKED_ROWS:
+            self._decode(x, cos_sin, cache)
+            x = x if select is None else x[select]
+            return self.head(self.norm(x)).float()
         for index, layer in enumerate(self.layers):
             attended = self._attend(index, layer, layer.input_norm(x), cos_sin, cache)
             if select is not None and index == len(self.layers) - 1:
@@ -209,24 +206,54 @@ class FusedModel:
             x = layer.down(layer.gate_up(layer.mlp_norm(x)), x)
         return self.head(self.norm(x)).float()
 
+    def _cos_sin(self, positions: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+        """Return the angles of ``positions``, all below ``capacity``; looked up where a place has one angle."""
+        config = self.config
+        sizes = config.head_dim, config.max_position_embeddings
+        if config.rope.type == "dynamic":
+            return config.rope.cos_sin(positions, *sizes)
+        if len(self._angles[0]) < capacity:
+            self._angles = config.rope.cos_sin(torch.arange(capacity, device=self.device), *sizes)
+        cos, sin = self._angles
+        return cos[positions], sin[positions]
+
+    def _decode(self, x_RE: Tensor, cos_sin: tuple[Tensor, Tensor], cache: CacheView) -> None:
+        """Take one token of each text through all layers in one call; ``x`` becomes their output."""
+        config = self.config
+        rows, width = x_RE.shape
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        native.call(
+            "decode", x_RE.dtype, x_RE, self._weights, cache.addresses, self._windows, len(self.layers), *cos_sin,
+            cache.slot_T, cache.place_T, cache.length_R, config.rms_norm_eps, self.layers[0].scale, rows, width,
+            config.intermediate_size, heads, kv_heads, config.head_dim, cache.capacity,
+        )  # fmt: skip
+
     def _attend(
         self,
         index: int,
         layer: FusedLayer,
         x_TE: Tensor,
         cos_sin: tuple[Tensor, Tensor],
-        cache: AttentionCache,
+        cache: CacheView,
     ) -> Tensor:
         """Return what each token's heads read, side by side: ``[T, H * D]``."""
-        num_q, num_k = self.config.num_attention_heads, self.config.num_key_value_heads
-        heads = layer.qkv(x_TE).view(len(x_TE), num_q + 2 * num_k, self.config.head_dim)
-        turned = heads[:, : num_q + num_k]
-        if layer.head_norm is not None:
-            turned = layer.head_norm(turned)
-        # Half-split rotation: [l, r] * cos + [r, l] * [-sin, sin].
-        swapped = turned.roll(self.config.head_dim // 2, -1)
-        turned = torch.addcmul(turned * cos_sin[0], swapped, cos_sin[1])
-        out = cache.attend(
-            index, turned[:, :num_q], turned[:, num_q:], heads[:, num_q + num_k :], layer.scale
+        num_q, num_k, width = (
+            self.config.num_attention_heads,
+            self.config.num_key_value_heads,
+            self.config.head_dim,
         )
-        return out.flatten(1)
+        qkv = layer.qkv(x_TE)
+        if native.takes(qkv):
+            q, k, v = (qkv.new_empty(len(qkv), heads, width) for heads in (num_q, num_k, num_k))
+            norms, eps = (None, None), 0.0
+            if layer.q_norm is not None and layer.k_norm is not None:
+                norms, eps = (layer.q_norm.weight, layer.k_norm.weight), layer.q_norm.eps
+            native.call(
+                "heads", qkv.dtype, qkv, *norms, eps, *cos_sin, len(qkv), num_q, num_k, width, q, k, v
+            )
+        else:
+            q, k, v = qkv.view(len(qkv), -1, width).split([num_q, num_k, num_k], 1)
+            if layer.q_norm is not None and layer.k_norm is not None:
+                q, k = layer.q_norm(q), layer.k_norm(k)
+            q, k = rotate(q, cos_sin), rotate(k, cos_sin)
+        return cache.attend(index, q, k, v, layer.scale).flatten(1)

@@ -12,27 +12,29 @@ Shapes: T tokens, S selected tokens, H heads, K kv heads, D head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from picollm.errors import InputError
-from picollm.model import tiles
-
-TILED_LENGTH = 100  # documents longer than this, on average, go in tiles
+from picollm.model import native
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the documents of one flat stream begin, and how many of the selected tokens each holds."""
+    """Where the documents of one flat stream end, and which of its tokens ask.
+
+    ``select[S]`` are the increasing indices of the tokens whose hidden states are wanted, None for all;
+    ``selected_ends[N]`` is how many of them come before the end of each of the N documents.
+    """
 
     positions: Tensor
-    lengths: list[int]
+    ends: Tensor
     select: Tensor | None = None
-    selected: list[int] | None = None
-    _tiles: dict[tuple[int, int | None], list[tiles.Tile]] = field(default_factory=dict)
+    selected_ends: Tensor | None = None
 
     @classmethod
     def of(cls, positions: Tensor, select: Tensor | None) -> Documents:
@@ -47,11 +49,7 @@ class Documents:
                 "positions begin inside a document; without a cache the first position must be 0."
             )
         ends = torch.cat([starts[1:], starts.new_tensor([len(positions)])])
-        lengths = (ends - starts).tolist()
-        if select is None:
-            return cls(positions, lengths)
-        upto = torch.searchsorted(select, ends)
-        return cls(positions, lengths, select, torch.diff(upto, prepend=upto.new_zeros(1)).tolist())
+        return cls(positions, ends, select, None if select is None else torch.searchsorted(select, ends))
 
     def attend(self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, scale: float, window: int | None) -> Tensor:
         """Return what each query reads from its own document up to itself, ``[T, H, D]``.
@@ -59,55 +57,53 @@ class Documents:
         With ``window``, only from the last ``window`` tokens, itself included. When only the selected tokens
         ask (``q`` is ``[S, H, D]``), the result is ``[S, H, D]``.
         """
-        if q_THD.dtype == torch.bfloat16 and q_THD.device.type == "cpu" and q_THD.requires_grad:
-            if len(k_TKD) > TILED_LENGTH * len(self.lengths):
-                return tiles.attend(q_THD, k_TKD, v_TKD, self._cut(len(q_THD), window), scale)
-            # The backward pass of torch's CPU kernel takes twice as long in bf16 as in fp32, casts included.
-            return self.attend(q_THD.float(), k_TKD.float(), v_TKD.float(), scale, window).bfloat16()
-        asked = self.lengths if len(q_THD) == len(k_TKD) else self.selected
-        assert asked is not None and sum(asked) == len(q_THD)
-        gqa = q_THD.shape[1] != k_TKD.shape[1]
-        outputs = []
-        cut = ((q_THD, asked), (k_TKD, self.lengths), (v_TKD, self.lengths))
-        pieces = zip(*(torch.split(tensor, lengths) for tensor, lengths in cut), strict=True)
-        seen = torch.split(self._positions_asked(q_THD, k_TKD), asked)
-        for (q, k, v), at in zip(pieces, seen, strict=True):
-            if not len(q):
-                continue
-            mask = None
-            if len(q) != len(k) or (window is not None and window < len(k)):
-                mask = _mask(at, len(k), window)
-            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=scale,
-                enable_gqa=gqa,
-            )
-            outputs.append(out[0].transpose(0, 1))
-        return torch.cat(outputs)
-
-    def _cut(self, num_asking: int, window: int | None) -> list[tiles.Tile]:
-        if (num_asking, window) not in self._tiles:
-            asking = torch.arange(num_asking)
-            if self.select is not None and num_asking != len(self.positions):
-                asking = self.select
-            self._tiles[num_asking, window] = tiles.cut(self.positions, asking, window)
-        return self._tiles[num_asking, window]
-
-    def _positions_asked(self, q_THD: Tensor, k_TKD: Tensor) -> Tensor:
-        if self.select is None or len(q_THD) == len(k_TKD):
-            return self.positions
-        return self.positions[self.select]
+        at, ends = self.positions, self.ends
+        if self.select is not None and self.selected_ends is not None and len(q_THD) < len(k_TKD):
+            at, ends = self.positions[self.select], self.selected_ends
+        if native.takes(q_THD, k_TKD, v_TKD) and native.is_plain(q_THD):
+            out: Tensor = _Native.apply(q_THD, k_TKD, v_TKD, at, ends, self.ends, scale, window or 0)  # type: ignore[no-untyped-call]
+            return out
+        asked, lengths = (torch.diff(x, prepend=x.new_zeros(1)).tolist() for x in (ends, self.ends))
+        pieces = zip(
+            *(torch.split(x, n) for x, n in ((q_THD, asked), (k_TKD, lengths), (v_TKD, lengths), (at, asked))),
+            strict=True,
+        )
+        return torch.cat([_attend(*piece, scale, window) for piece in pieces])
 
 
-def _mask(position_S: Tensor, length: int, window: int | None) -> Tensor:
-    """Return which keys of one document each query sees, bool ``[S, length]``."""
-    key = torch.arange(length, device=position_S.device)
-    visible = key <= position_S[:, None]
-    if window is not None:
-        visible &= key > position_S[:, None] - window
-    return visible
+def _attend(q: Tensor, k: Tensor, v: Tensor, at: Tensor, scale: float, window: int | None) -> Tensor:
+    """Return what the queries ``[S, H, D]`` at the places ``at[S]`` of one document read."""
+    mask = None
+    if len(q) != len(k) or (window is not None and window < len(k)):
+        key = torch.arange(len(k), device=at.device)
+        mask = key <= at[:, None]
+        if window is not None:
+            mask &= key > at[:, None] - window
+    gqa = q.shape[1] != k.shape[1]
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=gqa
+    )
+    return out[0].transpose(0, 1)
+
+
+class _Native(torch.autograd.Function):
+    """All documents in one call. Kept for backward: queries, keys, values, the output and a number per head."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+        at, query_ends, key_ends, scale, window = rest
+        out, log_sum = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
+        ctx.plan = at, query_ends, key_ends, len(key_ends), window, scale, q.shape[1], k.shape[1], q.shape[2]
+        native.call("attention", q.dtype, q, k, v, *ctx.plan, *[None] * 4, 0, out, log_sum)
+        ctx.save_for_backward(out, log_sum, q, k, v)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        kept = ctx.saved_tensors
+        new = [torch.empty_like(x) for x in kept[2:]]
+        native.call(
+            "attention_backward", grads[0].dtype, grads[0].contiguous(), *kept, *ctx.plan, *new
+        )
+        return (*new, None, None, None, None, None)

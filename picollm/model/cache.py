@@ -10,14 +10,12 @@ holds.
     start      9   4   7   0           6              what the slot held before: d is new, e goes on
                           -> d sees d, causally; e sees the 6 cached tokens and itself, causally
 
-Decode segments (one token each) are answered together, by one call over slots ``0 .. R-1``; prefill segments
-one by one, each over exactly its own text, so that no padding is computed and packed prompts never see each
-other.
+Decode segments (one token each) and prefill segments go different ways: a decode token reads its slot's keys once,
+the tokens of a prompt read them in blocks. On a CPU the native kernels read of each slot what it holds and no
+more; elsewhere decode segments are one padded product over slots ``0 .. R-1``, and prompts one attention each.
+No padding is computed for prompts, and packed prompts never see each other.
 
-Heads come before tokens in memory, values as ``[slots, K, C, D]`` and keys as ``[slots, K, D, C]``. So both
-products of a decode step are sums of whole rows, each times one number: scores are rows of keys times the
-query's channels, the answer is rows of values times probabilities. For that a CPU has a kernel, made for
-embedding bags, that reads memory two to four times as fast as a product of matrices with so few rows.
+Heads come before tokens in memory: keys and values are ``[slots, K, C, D]``.
 
 Shapes: T tokens, R rows of the decode batch, H heads, K kv heads, D head width, L cached length, C capacity.
 """
@@ -26,16 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from picollm.model import native
 from picollm.model.config import ModelConfig
-
-# For fewer rows, products of matrices are as fast (measured on Zen 4).
-_MIN_BAG_ROWS = 3
 
 
 class Segment(NamedTuple):
@@ -59,46 +56,43 @@ class KVCache:
     ) -> None:
         self.config = config
         self.num_slots = num_slots
-        heads = (num_slots, config.num_key_value_heads)
+        shape = (num_slots, config.num_key_value_heads, capacity, config.head_dim)
         # Zeros, not empty: a masked key still meets a probability of 0, and 0 times NaN is NaN.
-        zeros = partial(torch.zeros, dtype=dtype, device=device)
-        self.layers = [
-            (zeros((*heads, config.head_dim, capacity)), zeros((*heads, capacity, config.head_dim)))
-            for _ in range(config.num_hidden_layers)
-        ]
+        zeros = partial(torch.zeros, shape, dtype=dtype, device=device)
+        self.layers = [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
 
     @property
     def capacity(self) -> int:
         """Return how many tokens each slot holds at present."""
-        return self.layers[0][0].shape[-1]
+        return self.layers[0][0].shape[2]
 
     def reserve(self, length: int) -> None:
         """Make room for ``length`` tokens in each slot; what they hold stays."""
         if length <= self.capacity:
             return
-        # A decode step reads all of the keys' room, so it grows by little.
-        more = max(length, self.capacity * 5 // 4) - self.capacity
-        for index, (keys, values) in enumerate(self.layers):
-            self.layers[index] = (F.pad(keys, (0, more)), F.pad(values, (0, 0, 0, more)))
+        more = max(length, self.capacity * 3 // 2) - self.capacity
+        for index, pair in enumerate(self.layers):
+            keys, values = (F.pad(x, (0, 0, 0, more)) for x in pair)
+            self.layers[index] = (keys, values)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` tokens of one slot to another."""
-        for keys, values in self.layers:
-            keys[target, ..., :length] = keys[source, ..., :length]
-            values[target, :, :length] = values[source, :, :length]
+        for pair in self.layers:
+            for x in pair:
+                x[target, :, :length] = x[source, :, :length]
 
     def swap(self, one: int, other: int, length: int) -> None:
         """Exchange the first ``length`` tokens of two slots."""
         pair, reverse = [one, other], [other, one]
-        for keys, values in self.layers:
-            keys[pair, ..., :length] = keys[reverse, ..., :length]
-            values[pair, :, :length] = values[reverse, :, :length]
+        for layer in self.layers:
+            for x in layer:
+                x[pair, :, :length] = x[reverse, :, :length]
 
     def view(self, decode: Sequence[Segment], prefill: Sequence[Segment]) -> CacheView:
         """Return what the model calls during one forward pass over a stream of ``decode``, then ``prefill``.
 
-        Decode segments have one token each and distinct slots. Prefill segments may share a slot: each then
-        overwrites what the one before it wrote after ``start``.
+        Decode segments have one token each and distinct slots. Prefill segments may share a slot when they
+        begin at the same place of it: what the slot holds after that place is then any of them.
         """
         return CacheView(self, decode, prefill)
 
@@ -107,39 +101,58 @@ class CacheView:
     """One forward pass's reading and writing of a ``KVCache``."""
 
     def __init__(self, cache: KVCache, decode: Sequence[Segment], prefill: Sequence[Segment]) -> None:
-        self.cache = cache
-        self.decode, self.prefill = decode, prefill
-        device = cache.layers[0][0].device
-        slots = [s.slot for s in self.decode]
-        lengths = [s.start + 1 for s in self.decode]
-        self.num_rows = max(slots, default=-1) + 1
-        self.longest = max(lengths, default=0)
-        self.is_dense = slots == list(range(self.num_rows))
-        self.is_even = self.is_dense and len(set(lengths)) <= 1
-        self.slot_R = torch.tensor(slots, device=device)
-        self.length_R = torch.tensor(lengths, device=device)
-        self._bags: tuple[Tensor, Tensor] | None = None
+        self.cache, self.decode, self.prefill = cache, decode, prefill
+        keys = cache.layers[0][0]
+        self.is_native = native.takes(keys)
+        as_tensor = partial(torch.tensor, dtype=torch.long, device=keys.device)
+        both = [*decode, *prefill]
+        # Of every token of the stream: the slot it goes to, and its place there.
+        self.slot_T = as_tensor([s.slot for s in both for _ in range(s.length)])
+        self.place_T = as_tensor([p for s in both for p in range(s.start, s.start + s.length)])
+        self.length_R = self.place_T[: len(decode)] + 1
+        # Of every prompt: where it ends in the stream, its slot, and how much of the slot comes before it.
+        self.ends_P = as_tensor(list(accumulate(s.length for s in prefill)))
+        self.slot_P = as_tensor([s.slot for s in prefill])
+        self.start_P = as_tensor([s.start for s in prefill])
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+
+    @property
+    def is_decode(self) -> bool:
+        """Return whether every segment has one token, the next one of its text."""
+        return not self.prefill
+
+    @property
+    def capacity(self) -> int:
+        """Return how many tokens each slot has room for."""
+        return self.cache.capacity
+
+    @property
+    def addresses(self) -> Tensor:
+        """Return where the keys and the values of each layer are."""
+        return native.addresses([x for layer in self.cache.layers for x in layer])
 
     def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, scale: float) -> Tensor:
         """Store the new keys and values; return attention over each segment's whole text, ``[T, H, D]``."""
         keys, values = self.cache.layers[layer_index]
         window = self.cache.config.window(layer_index)
-        outputs = []
+        if self.is_native and native.takes(keys, q_THD, k_TKD, v_TKD):
+            return self._attend_natively(keys, values, q_THD, k_TKD, v_TKD, scale, window)
+        keys[self.slot_T, :, self.place_T] = k_TKD
+        values[self.slot_T, :, self.place_T] = v_TKD
         at = len(self.decode)
-        if at:
-            outputs.append(self._decode(keys, values, q_THD[:at], k_TKD[:at], v_TKD[:at], scale, window))
+        outputs = [self._decode(keys, values, q_THD[:at], scale, window)] if at else []
         for index, (slot, start, length) in enumerate(self.prefill):
-            # Written and read one after the other: that is what lets segments share a slot.
-            new, end = slice(at, at + length), start + length
-            keys[slot, ..., start:end] = k_TKD[new].permute(1, 2, 0)
-            values[slot, :, start:end] = v_TKD[new].transpose(0, 1)
+            own = slice(at, at + length)
+            # From the stream, not from the slot: another segment may have written there since.
+            k, v = (
+                torch.cat([cached[slot, :, :start], new[own].transpose(0, 1)], 1)[None]
+                for cached, new in ((keys, k_TKD), (values, v_TKD))
+            )
             mask = self._prefill_mask(index, window)
-            own = k_TKD[new] if start == 0 else keys[slot, ..., :end].permute(2, 0, 1).contiguous()
             out = F.scaled_dot_product_attention(
-                q_THD[new].transpose(0, 1)[None],
-                own.transpose(0, 1)[None],
-                values[slot, None, :, :end],
+                q_THD[own].transpose(0, 1)[None],
+                k,
+                v,
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=scale,
@@ -147,79 +160,60 @@ class CacheView:
             )
             outputs.append(out[0].transpose(0, 1))
             at += length
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return torch.cat(outputs)
+
+    def _attend_natively(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        out_THD, capacity, rows = torch.empty_like(q_THD), keys.shape[2], len(self.decode)
+        (tokens, heads, width), num_kv, dtype = q_THD.shape, k_TKD.shape[1], q_THD.dtype
+        for new, cached in ((k_TKD, keys), (v_TKD, values)):
+            native.call("keep", dtype, new, self.slot_T, self.place_T, tokens, num_kv, width, capacity, cached)
+        shape = window or 0, scale
+        sizes = heads, num_kv, width
+        if rows:
+            native.call(
+                "attend", dtype, q_THD, keys, values, self.slot_T, self.length_R, *shape, rows, *sizes, capacity, out_THD
+            )  # fmt: skip
+        if self.prefill:
+            own = (x[rows:] for x in (q_THD, k_TKD, v_TKD, self.place_T))
+            native.call(
+                "attention", dtype, *own, self.ends_P, self.ends_P, len(self.prefill), *shape, *sizes,
+                self.slot_P, self.start_P, keys, values, capacity, out_THD[rows:], None,
+            )  # fmt: skip
+        return out_THD
 
     def _decode(
-        self, keys: Tensor, values: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+        self, keys: Tensor, values: Tensor, q_RHD: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        """Return attention of one new token per row, ``[R, H, D]``."""
-        if self.is_even:
-            keys[: self.num_rows, ..., self.longest - 1] = k
-            values[: self.num_rows, :, self.longest - 1] = v
-        else:
-            keys[self.slot_R, ..., self.length_R - 1] = k
-            values[self.slot_R, :, self.length_R - 1] = v
-        if not self.is_dense:
-            # Slots in the middle of a longer segment answer too, a query of zeros; nobody reads the answer.
-            q = q.new_zeros((self.num_rows, *q.shape[1:])).index_copy_(0, self.slot_R, q)
-        mask = self._decode_mask(q.dtype, window)
-        in_bags = len(q) >= _MIN_BAG_ROWS and q.dtype == torch.float32 and q.device.type == "cpu"
-        out = (self._read_bags if in_bags else self._read)(keys, values, q * scale, mask)
-        return out if self.is_dense else out[self.slot_R]
-
-    def _read(self, keys: Tensor, values: Tensor, q_RHD: Tensor, mask_R1L: Tensor | None) -> Tensor:
-        """Return what one scaled query per row and head reads, ``[R, H, D]``: as products of matrices."""
-        rows, longest = self.num_rows, self.longest
-        k, v = keys[:rows, ..., :longest].flatten(0, 1), values[:rows, :, :longest].flatten(0, 1)
+        """Return what one query per row and head reads, ``[R, H, D]``."""
+        longest, slots = max(s.start for s in self.decode) + 1, self.slot_T[: len(self.decode)]
+        k, v = (x[slots, :, :longest].flatten(0, 1) for x in (keys, values))
         # The G query heads of one kv head are G queries over the same keys: nothing is repeated in memory.
-        scores_RHL = torch.bmm(q_RHD.view(len(k), -1, k.shape[1]), k).view(*q_RHD.shape[:2], longest)
-        scores_RHL = scores_RHL if mask_R1L is None else scores_RHL + mask_R1L
-        weights_RHL = scores_RHL.softmax(-1, dtype=torch.float32).to(v.dtype)
+        scores = torch.bmm((q_RHD * scale).reshape(len(k), -1, k.shape[-1]), k.transpose(1, 2))
+        weights_RHL = scores.view(*q_RHD.shape[:2], longest) + self._decode_mask(longest, q_RHD.dtype, window)
+        weights_RHL = weights_RHL.softmax(-1, dtype=torch.float32).to(v.dtype)
         return torch.bmm(weights_RHL.view(len(v), -1, longest), v).view(q_RHD.shape)
 
-    def _read_bags(self, keys: Tensor, values: Tensor, q_RHD: Tensor, mask_R1L: Tensor | None) -> Tensor:
-        """Return the same, each product as bags of weighted rows."""
-        channels, tokens = self._bag_rows(keys, q_RHD.shape[1])
-        scores = F.embedding_bag(
-            channels, keys.view(-1, keys.shape[-1]), mode="sum", per_sample_weights=q_RHD.flatten(0, 1)
-        )
-        scores_RHL = scores.view(*q_RHD.shape[:2], -1)[..., : self.longest]
-        weights_RHL = (scores_RHL if mask_R1L is None else scores_RHL + mask_R1L).softmax(-1)
-        return F.embedding_bag(
-            tokens,
-            values.view(-1, values.shape[-1]),
-            mode="sum",
-            per_sample_weights=weights_RHL.flatten(0, 1),
-        ).view(q_RHD.shape)
-
-    def _bag_rows(self, keys: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-        """Return the rows of keys and values that each query head sums, ``[R * H, D]``, ``[R * H, L]``."""
-        if self._bags is None:
-            num_kv, head_dim, capacity = keys.shape[1:]
-            first = torch.arange(self.num_rows * num_kv, dtype=torch.int32)
-            first = first.repeat_interleave(num_heads // num_kv)[:, None]
-            channels = first * head_dim + torch.arange(head_dim, dtype=torch.int32)
-            self._bags = channels, first * capacity + torch.arange(self.longest, dtype=torch.int32)
-        return self._bags
-
-    def _decode_mask(self, dtype: torch.dtype, window: int | None) -> Tensor | None:
-        """Return 0 for keys a row sees, -inf for others, ``[R, 1, L]``; None when all see everything."""
-        narrow = window if window is not None and window < self.longest else None
-        if self.is_even and narrow is None:
-            return None
-        if (-1, narrow) not in self._masks:
-            key = torch.arange(self.longest, device=self.length_R.device)
-            length = self.length_R
-            if not self.is_dense:
-                length = length.new_ones(self.num_rows).index_copy_(0, self.slot_R, length)
-            hidden = key >= length[:, None]
-            if narrow is not None:
-                hidden |= key < length[:, None] - narrow
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
-                hidden, -torch.inf
-            )
-            self._masks[-1, narrow] = mask[:, None]
-        return self._masks[-1, narrow]
+    def _decode_mask(self, longest: int, dtype: torch.dtype, window: int | None) -> Tensor:
+        """Return 0 for keys a row sees, -inf for others, ``[R, 1, L]``."""
+        if (-1, window) not in self._masks:
+            key, length = torch.arange(longest, device=self.length_R.device), self.length_R[:, None]
+            hidden = key >= length
+            if window is not None:
+                hidden |= key < length - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            self._masks[-1, window] = mask.masked_fill_(hidden, -torch.inf)[:, None]
+        mask = self._masks[-1, window]
+        assert mask is not None
+        return mask
 
     def _prefill_mask(self, index: int, window: int | None) -> Tensor | None:
         """Return which keys each new token sees, bool ``[length, end]``; None for causal from the start."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from picollm.model.attention import Documents
 from picollm.model.config import ModelConfig
-from picollm.model.kernels import gate, linear, rms_norm, rotate
+from picollm.model.kernels import fork_rms_norm, gate, linear, rms_norm, rotate
 
 
 class AttentionCache(Protocol):
@@ -59,6 +59,10 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with root mean square 1 over its last axis, times the weight."""
         return rms_norm(x, self.weight, self.eps)
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``x`` for the stream that goes on, and ``x`` normalized."""
+        return fork_rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -145,12 +149,13 @@ class Block(nn.Module):
         """Return the stream after this layer, ``[T, E]``, or ``[S, E]`` when only some tokens are wanted."""
         # A cache needs every query beside its key; otherwise the unwanted ones are never computed.
         early = select if cache is None else None
-        attended = self.self_attn(self.input_layernorm(x_TE), cos_sin, documents, cache, early)
+        x_TE, normed = self.input_layernorm.fork(x_TE)
+        attended = self.self_attn(normed, cos_sin, documents, cache, early)
         if select is not None:
             x_TE = x_TE[select]
             attended = attended if early is not None else attended[select]
-        x_SE = x_TE + attended
-        out: Tensor = x_SE + self.mlp(self.post_attention_layernorm(x_SE))
+        x_SE, normed = self.post_attention_layernorm.fork(x_TE + attended)
+        out: Tensor = x_SE + self.mlp(normed)
         return out
 
 

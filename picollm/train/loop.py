@@ -20,6 +20,7 @@ from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.divergence import check_alive
 from picollm.train.interrupt import Interrupt
+from picollm.train.memory import keep_freed_memory
 from picollm.train.metrics import Metrics, Point, Tally, show
 from picollm.train.optimizer import Optimizer
 from picollm.train.plan import Plan, identity
@@ -126,6 +127,7 @@ class Run:
         shard: bool = False,
     ) -> None:
         bound_kernel_caches(NUM_KERNELS[config.precision])
+        keep_freed_memory()
         if shard:
             check_shards(ranks)
         self.batches, self.config, self.ranks, self.shard = batches, config, ranks, shard

@@ -17,15 +17,17 @@ from picollm.train.precision import Weights
 from picollm.train.sharding import ShardedWeights
 
 
-def summed_loss(model: Any, batch: Batch) -> Tensor:
-    """Return the loss of a batch summed over its targets. Positions without a target never reach the head."""
-    if batch.num_targets == len(batch.ids):
-        return summed_cross_entropy(
-            model.hidden(batch.ids, batch.positions), model.lm_head_weight, batch.targets
-        )
-    select_S = (batch.targets != NO_TARGET).nonzero().squeeze(-1)
+def summed_loss(model: Any, batch: Batch, scale: float = 1.0) -> Tensor:
+    """Return ``scale`` times the loss of a batch summed over its targets.
+
+    Positions without a target never reach the head.
+    """
+    select_S, targets_S = None, batch.targets
+    if batch.num_targets < len(batch.ids):
+        select_S = (batch.targets != NO_TARGET).nonzero().squeeze(-1)
+        targets_S = batch.targets[select_S]
     hidden_SE = model.hidden(batch.ids, batch.positions, select_S)
-    return summed_cross_entropy(hidden_SE, model.lm_head_weight, batch.targets[select_S])
+    return summed_cross_entropy(hidden_SE, model.lm_head_weight, targets_S, scale)
 
 
 def accumulate(
@@ -38,10 +40,10 @@ def accumulate(
     """
     total = torch.zeros((), dtype=torch.float32, device=next(iter(weights.masters.values())).device)
     for batch in batches:
-        loss = summed_loss(model, batch.to(total.device))
+        loss = summed_loss(model, batch.to(total.device), 1 / num_targets)
         if not batch.num_targets:  # computed only because other processes wait for it
             loss = loss * 0.0
-        (loss / num_targets).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         weights.collect()
         total += loss.detach()
-    return total
+    return total * num_targets

@@ -6,7 +6,7 @@ and SmolLM2-135M's with 2,048.
 
 Every side lives in a process of its own and takes a step when it is told to, so that the sides alternate
 step by step on a machine whose speed changes, and each one's peak memory is its own. What counts is
-supervised tokens per second of CPU time; the first step of each side is not counted. Threads that wait for
+supervised tokens per second of CPU time; the first two steps of each side are not counted. Threads that wait for
 each other sleep instead of spinning, on both sides: on a machine with other work to do, a spinning thread
 would count as a busy one. ``mfu_*`` is the share of the rate that matrix products of the model's own shapes
 reach in the same process, counting only necessary arithmetic; ``memory_*`` is our peak memory over TRL's.
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 THREADS = 2
+WARM_UP = 2  # the first step compiles kernels; the second meets the optimizer's state for the first time
 BATCH_TOKENS = 1024  # ours: larger batches keep more alive for backward
 
 
@@ -112,7 +113,7 @@ def _alternate(
         processes[-1].start()
         connections[name].recv()  # ready: one at a time, so that imports do not disturb steps
     steps: dict[Any, list[dict[str, Any]]] = {name: [] for name in sides}
-    for _ in range(num_rounds + 1):
+    for _ in range(num_rounds + WARM_UP):
         for name, connection in connections.items():
             connection.send("step")
             steps[name].append(connection.recv())
@@ -123,7 +124,7 @@ def _alternate(
 
 
 def _summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    timed = steps[1:]  # the first step allocates, and compiles kernels
+    timed = steps[WARM_UP:]
     return {
         "rates": [step["supervised"] / step["cpu_s"] for step in timed],
         "token_rates": [step["tokens"] / step["cpu_s"] for step in timed],
@@ -136,7 +137,7 @@ def _summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def conversations(shape: Shape) -> Iterator[Rendered]:
     """Yield conversations that fit a row: log-normal lengths, 1 to 3 exchanges, 55 % supervised."""
     rng = np.random.default_rng(0)
-    needed = shape.row_tokens * shape.rows_per_step * (shape.num_rounds + 3)
+    needed = shape.row_tokens * shape.rows_per_step * (shape.num_rounds + WARM_UP + 2)
     while needed > 0:
         length = int(np.clip(rng.lognormal(np.log(shape.median_length), 0.55), 24, shape.row_tokens))
         num_exchanges = int(rng.integers(1, 4))

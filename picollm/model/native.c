@@ -1,0 +1,186 @@
+/* What lies between a transformer's matrix products, in one pass over memory each: for CPUs.
+
+   torch starts several operations where one loop would do, and each reads and writes the whole stream. Products
+   of matrices stay torch's. Everything here has a twin of torch operations that runs where no compiler was found
+   at installation; the tests compare the two.
+
+   The loops are plain C that a compiler turns into vector instructions, once for each generation of processors;
+   which one runs is decided when the file is loaded. Threads are those of torch's own OpenMP, so that there is one
+   pool of them. All sums are taken in float32 and in an order that depends on nothing but the shapes and the
+   number of threads. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define PER_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define PER_PROCESSOR
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define SIMD _Pragma("omp simd")
+#define KEYS 64     /* of a block of attention: with its values it stays in the nearest cache */
+#define QUERIES 32  /* of a block of attention in training */
+
+/* Raised with every change of a signature: a library of another version is not used. */
+int picollm_native_version(void) { return 1; }
+
+typedef uint16_t bf16;
+
+INLINE float read_f32(float x) { return x; }
+INLINE float write_f32(float x) { return x; }
+
+INLINE float read_bf16(bf16 x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* To the nearest, ties to even. NaN stays NaN: a diverging run must not look healthy. */
+INLINE bf16 write_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return x == x ? (bf16)rounded : (bf16)0x7fc0;
+}
+
+/* e to the x, off by less than 2 units in the last place between -60 and 60 and held there; NaN stays NaN. What
+   would be below e^-60 = 9e-27 never matters beside a 1, and its products could be denormal, which are slow.
+   The polynomial is that of the Cephes library. */
+INLINE float exponential(float x) {
+  float held = x < -60.0f ? -60.0f : x > 60.0f ? 60.0f : x;
+  float n = (held * 1.44269504f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer */
+  float r = held - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+/* --- products of small matrices ----------------------------------------------------------------------------- */
+
+#define LANES 16
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float quad __attribute__((vector_size(16)));
+typedef uint32_t lanes_u32 __attribute__((vector_size(4 * LANES)));
+typedef uint16_t lanes_u16 __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+INLINE lanes read_lanes_f32(const float *x) { return *(const lanes *)x; }
+
+INLINE lanes read_lanes_bf16(const bf16 *x) {
+  lanes_u32 bits = __builtin_convertvector(*(const lanes_u16 *)x, lanes_u32) << 16;
+  return (lanes)bits;
+}
+
+INLINE long padded(long size, long step) { return (size + step - 1) / step * step; }
+
+INLINE quad fold(lanes x) {
+  quad parts[4];
+  memcpy(parts, &x, sizeof parts);
+  return (parts[0] + parts[1]) + (parts[2] + parts[3]);
+}
+
+/* The sum over the lanes of each of four vectors. */
+INLINE quad sums(lanes a, lanes b, lanes c, lanes d) {
+  typedef int32_t places __attribute__((vector_size(16)));
+  const places even = {0, 4, 1, 5}, odd = {2, 6, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
+  quad qa = fold(a), qb = fold(b), qc = fold(c), qd = fold(d);
+  quad ab = __builtin_shuffle(qa, qb, even) + __builtin_shuffle(qa, qb, odd);
+  quad cd = __builtin_shuffle(qc, qd, even) + __builtin_shuffle(qc, qd, odd);
+  return __builtin_shuffle(ab, cd, low) + __builtin_shuffle(ab, cd, high);
+}
+
+/* Four rows and `2 * LANES` (or LANES) columns of c (+)= a @ b, kept in registers until they are summed up. */
+INLINE void multiply_wide(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row,
+                          long inner) {
+  lanes *c0 = (lanes *)c, *c1 = (lanes *)(c + c_row), *c2 = (lanes *)(c + 2 * c_row), *c3 = (lanes *)(c + 3 * c_row);
+  lanes s00 = c0[0], s01 = c0[1], s10 = c1[0], s11 = c1[1], s20 = c2[0], s21 = c2[1], s30 = c3[0], s31 = c3[1];
+  for (long k = 0; k < inner; k++, a += column, b += b_row) {
+    lanes b0 = ((const lanes *)b)[0], b1 = ((const lanes *)b)[1];
+    s00 += a[0] * b0, s01 += a[0] * b1;
+    s10 += a[row] * b0, s11 += a[row] * b1;
+    s20 += a[2 * row] * b0, s21 += a[2 * row] * b1;
+    s30 += a[3 * row] * b0, s31 += a[3 * row] * b1;
+  }
+  c0[0] = s00, c0[1] = s01, c1[0] = s10, c1[1] = s11, c2[0] = s20, c2[1] = s21, c3[0] = s30, c3[1] = s31;
+}
+
+INLINE void multiply_narrow(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row,
+                            long inner) {
+  lanes *c0 = (lanes *)c, *c1 = (lanes *)(c + c_row), *c2 = (lanes *)(c + 2 * c_row), *c3 = (lanes *)(c + 3 * c_row);
+  lanes s0 = *c0, s1 = *c1, s2 = *c2, s3 = *c3;
+  for (long k = 0; k < inner; k++, a += column, b += b_row) {
+    lanes b0 = *(const lanes *)b;
+    s0 += a[0] * b0, s1 += a[row] * b0, s2 += a[2 * row] * b0, s3 += a[3 * row] * b0;
+  }
+  *c0 = s0, *c1 = s1, *c2 = s2, *c3 = s3;
+}
+
+/* c += a @ b, with `rows` a multiple of 4 and `columns` of LANES; element (i, k) of a is a[i * row + k * column]. */
+INLINE void multiply(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row, long rows,
+                     long columns, long inner) {
+  for (long i = 0; i < rows; i += 4) {
+    long j = 0;
+    for (; j + 2 * LANES <= columns; j += 2 * LANES)
+      multiply_wide(a + i * row, row, column, b + j, b_row, c + i * c_row + j, c_row, inner);
+    if (j < columns) multiply_narrow(a + i * row, row, column, b + j, b_row, c + i * c_row + j, c_row, inner);
+  }
+}
+
+/* Tokens of one text. Its queries follow each other in the stream; its keys are the first `num_cached` of a slot of
+   the cache (none in training), then `num_own` that follow each other in the stream. */
+struct text {
+  long first_query, num_queries, first_own, num_own, slot, num_cached, num_keys;
+};
+
+INLINE struct text text(const int64_t *query_ends, const int64_t *own_ends, const int64_t *slot, const int64_t *cached,
+                        long index) {
+  struct text found = {0};
+  found.first_query = index ? query_ends[index - 1] : 0, found.first_own = index ? own_ends[index - 1] : 0;
+  found.num_queries = query_ends[index] - found.first_query, found.num_own = own_ends[index] - found.first_own;
+  if (slot) found.slot = slot[index], found.num_cached = cached[index];
+  found.num_keys = found.num_cached + found.num_own;
+  return found;
+}
+
+/* Threads take runs of rows of equal length; a run is never worth less than a thread's start. */
+#define SPLIT(num_rows, row_cost, call)                                         \
+  do {                                                                          \
+    long work = (long)(num_rows) * (row_cost), most = work / 16384 + 1;         \
+    int team = threads < most ? threads : (int)most;                            \
+    _Pragma("omp parallel for schedule(static, 1) num_threads(team) if (team > 1)") \
+    for (int thread = 0; thread < team; thread++) {                             \
+      long lo = (num_rows) * (long)thread / team, hi = (num_rows) * (long)(thread + 1) / team; \
+      call;                                                                     \
+    }                                                                           \
+  } while (0)
+
+#define T float
+#define READ read_f32
+#define READ_LANES read_lanes_f32
+#define WRITE write_f32
+#define OF(name) name##_f32
+#include "native_kernels.h"
+#undef T
+#undef READ
+#undef READ_LANES
+#undef WRITE
+#undef OF
+
+#define T bf16
+#define READ read_bf16
+#define READ_LANES read_lanes_bf16
+#define WRITE write_bf16
+#define OF(name) name##_bf16
+#include "native_kernels.h"
