@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from picollm.data.mixture import Source
+from picollm.model import native
 from picollm.recipes.compare import compare_checkpoints
 from picollm.recipes.config import (
     CompareRecipe,
@@ -31,6 +32,16 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def one_thread() -> None:
     """Keep tiny models on one thread: a second one only waits, and on a busy machine for long."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["native", "torch"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a test run twice: with the kernels of ``native.c``, and as where no compiler was found."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "_functions", lambda: None)
+    elif not native.is_available():
+        pytest.skip("the native kernels were not built; install with a C compiler")
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,10 @@ class _Joined:
 
     def _unpacked(self, x_TE: Tensor, added_TN: Tensor | None = None) -> Tensor:
         if len(x_TE) < _MIN_PACKED_ROWS and native.takes(x_TE, self.weight):
-            out_TN = x_TE.new_empty(len(x_TE), len(self.weight))
-            native.call(
-                "product", x_TE.dtype, x_TE, self.weight, self.bias, added_TN, *x_TE.shape, len(self.weight), out_TN
-            )  # fmt: skip
+            outputs = len(self.weight)
+            out_TN = x_TE.new_empty(len(x_TE), outputs)
+            sizes = (*x_TE.shape, outputs)
+            native.call("product", x_TE.dtype, x_TE, self.weight, self.bias, added_TN, *sizes, out_TN)
             return out_TN
         out_TN = F.linear(x_TE, self.weight, self.bias)
         return out_TN if added_TN is None else added_TN + out_TN
@@ -151,7 +151,7 @@ class FusedLayer:
 
     def tensors(self) -> list[Tensor | None]:
         """Return the layer's weights in the order in which ``native_kernels.h`` lists them."""
-        norms = (self.q_norm and self.q_norm.weight, self.k_norm and self.k_norm.weight)
+        norms = (None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm))
         return [
             self.input_norm.weight, self.qkv.weight, self.qkv.bias, *norms, self.out.weight, self.out.bias,
             self.mlp_norm.weight, self.gate_up.weight, self.gate_up.bias, self.down.weight, self.down.bias,
@@ -162,11 +162,11 @@ class FusedModel:
     """A ``Model`` for inference: the same logits from the same weights."""
 
     def __init__(self, model: Model) -> None:
-        weight = model.lm_head_weight
+        weight = model.lm_head_weight.detach()
         small = model.config.num_parameters <= MAX_PACKED_PARAMETERS
         pack = _has_onednn and small and weight.device.type == "cpu" and weight.dtype == torch.float32
         self.config = model.config
-        self.embedding = model.model.embed_tokens.weight
+        self.embedding = model.model.embed_tokens.weight.detach()
         self.layers = [FusedLayer(cast(Block, block), pack) for block in model.model.layers]
         self.norm = model.model.norm
         self.head = Projection([weight], [None], pack)
@@ -187,11 +187,8 @@ class FusedModel:
         return self.embedding.dtype
 
     @torch.inference_mode()
-    def __call__(
-        self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: CacheView
-    ) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: CacheView) -> Tensor:
         """Return float32 logits of the selected tokens (all without ``select``), ``[S, V]``."""
-        config = self.config
         cos_sin = self._cos_sin(positions, cache.capacity)
         x = F.embedding(ids, self.embedding)
         if self._is_native and cache.is_decode and len(x) < _MIN_PACKED_ROWS:
@@ -207,7 +204,7 @@ class FusedModel:
         return self.head(self.norm(x)).float()
 
     def _cos_sin(self, positions: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-        """Return the angles of ``positions``, all below ``capacity``; looked up where a place has one angle."""
+        """Return cosine and sine of ``positions``, all below ``capacity``; from a table where one is possible."""
         config = self.config
         sizes = config.head_dim, config.max_position_embeddings
         if config.rope.type == "dynamic":
@@ -220,12 +217,12 @@ class FusedModel:
     def _decode(self, x_RE: Tensor, cos_sin: tuple[Tensor, Tensor], cache: CacheView) -> None:
         """Take one token of each text through all layers in one call; ``x`` becomes their output."""
         config = self.config
-        rows, width = x_RE.shape
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        sizes = (*x_RE.shape, config.intermediate_size, heads, kv_heads, config.head_dim, cache.capacity)
         native.call(
-            "decode", x_RE.dtype, x_RE, self._weights, cache.addresses, self._windows, len(self.layers), *cos_sin,
-            cache.slot_T, cache.place_T, cache.length_R, config.rms_norm_eps, self.layers[0].scale, rows, width,
-            config.intermediate_size, heads, kv_heads, config.head_dim, cache.capacity,
+            "decode", x_RE.dtype, x_RE, self._weights, cache.addresses, self._windows, len(self.layers),
+            *cos_sin, cache.slot_T, cache.place_T, cache.length_R, config.rms_norm_eps, self.layers[0].scale,
+            *sizes,
         )  # fmt: skip
 
     def _attend(
@@ -237,23 +234,17 @@ class FusedModel:
         cache: CacheView,
     ) -> Tensor:
         """Return what each token's heads read, side by side: ``[T, H * D]``."""
-        num_q, num_k, width = (
-            self.config.num_attention_heads,
-            self.config.num_key_value_heads,
-            self.config.head_dim,
-        )
-        qkv = layer.qkv(x_TE)
+        config = self.config
+        num_q, num_k, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        qkv, q_norm, k_norm = layer.qkv(x_TE), layer.q_norm, layer.k_norm
         if native.takes(qkv):
             q, k, v = (qkv.new_empty(len(qkv), heads, width) for heads in (num_q, num_k, num_k))
-            norms, eps = (None, None), 0.0
-            if layer.q_norm is not None and layer.k_norm is not None:
-                norms, eps = (layer.q_norm.weight, layer.k_norm.weight), layer.q_norm.eps
-            native.call(
-                "heads", qkv.dtype, qkv, *norms, eps, *cos_sin, len(qkv), num_q, num_k, width, q, k, v
-            )
+            weights = (None if norm is None else norm.weight for norm in (q_norm, k_norm))
+            sizes = len(qkv), num_q, num_k, width
+            native.call("heads", qkv.dtype, qkv, *weights, config.rms_norm_eps, *cos_sin, *sizes, q, k, v)
         else:
-            q, k, v = qkv.view(len(qkv), -1, width).split([num_q, num_k, num_k], 1)
-            if layer.q_norm is not None and layer.k_norm is not None:
-                q, k = layer.q_norm(q), layer.k_norm(k)
+            q, k, v = torch.split(qkv.view(len(qkv), -1, width), [num_q, num_k, num_k], 1)
+            if q_norm is not None and k_norm is not None:
+                q, k = q_norm(q), k_norm(k)
             q, k = rotate(q, cos_sin), rotate(k, cos_sin)
         return cache.attend(index, q, k, v, layer.scale).flatten(1)

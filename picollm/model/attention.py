@@ -64,14 +64,12 @@ class Documents:
             out: Tensor = _Native.apply(q_THD, k_TKD, v_TKD, at, ends, self.ends, scale, window or 0)  # type: ignore[no-untyped-call]
             return out
         asked, lengths = (torch.diff(x, prepend=x.new_zeros(1)).tolist() for x in (ends, self.ends))
-        pieces = zip(
-            *(torch.split(x, n) for x, n in ((q_THD, asked), (k_TKD, lengths), (v_TKD, lengths), (at, asked))),
-            strict=True,
-        )
-        return torch.cat([_attend(*piece, scale, window) for piece in pieces])
+        cut = ((q_THD, asked), (k_TKD, lengths), (v_TKD, lengths), (at, asked))
+        pieces = zip(*(torch.split(x, sizes) for x, sizes in cut), strict=True)
+        return torch.cat([_attend(*tensors, scale=scale, window=window) for tensors in pieces])
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, at: Tensor, scale: float, window: int | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, at: Tensor, *, scale: float, window: int | None) -> Tensor:
     """Return what the queries ``[S, H, D]`` at the places ``at[S]`` of one document read."""
     mask = None
     if len(q) != len(k) or (window is not None and window < len(k)):
@@ -88,7 +86,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, at: Tensor, scale: float, window: i
 
 
 class _Native(torch.autograd.Function):
-    """All documents in one call. Kept for backward: queries, keys, values, the output and a number per head."""
+    """All documents in one call. Backward needs queries, keys, values, outputs and a number per head."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
@@ -103,7 +101,5 @@ class _Native(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         kept = ctx.saved_tensors
         new = [torch.empty_like(x) for x in kept[2:]]
-        native.call(
-            "attention_backward", grads[0].dtype, grads[0].contiguous(), *kept, *ctx.plan, *new
-        )
+        native.call("attention_backward", grads[0].dtype, grads[0].contiguous(), *kept, *ctx.plan, *new)
         return (*new, None, None, None, None, None)

@@ -10,10 +10,10 @@ holds.
     start      9   4   7   0           6              what the slot held before: d is new, e goes on
                           -> d sees d, causally; e sees the 6 cached tokens and itself, causally
 
-Decode segments (one token each) and prefill segments go different ways: a decode token reads its slot's keys once,
-the tokens of a prompt read them in blocks. On a CPU the native kernels read of each slot what it holds and no
-more; elsewhere decode segments are one padded product over slots ``0 .. R-1``, and prompts one attention each.
-No padding is computed for prompts, and packed prompts never see each other.
+Decode segments (one token each) and prefill segments go different ways: a decode token reads its slot's keys
+once, the tokens of a prompt read them in blocks. On a CPU the native kernels read of each slot what it holds
+and no more; elsewhere decode segments are one padded product, and prompts one attention each. No padding is
+computed for prompts, and packed prompts never see each other.
 
 Heads come before tokens in memory: keys and values are ``[slots, K, C, D]``.
 
@@ -173,21 +173,20 @@ class CacheView:
         window: int | None,
     ) -> Tensor:
         out_THD, capacity, rows = torch.empty_like(q_THD), keys.shape[2], len(self.decode)
-        (tokens, heads, width), num_kv, dtype = q_THD.shape, k_TKD.shape[1], q_THD.dtype
-        for new, cached in ((k_TKD, keys), (v_TKD, values)):
-            native.call("keep", dtype, new, self.slot_T, self.place_T, tokens, num_kv, width, capacity, cached)
-        shape = window or 0, scale
-        sizes = heads, num_kv, width
+        (tokens, heads, width), kv_heads, dtype = q_THD.shape, k_TKD.shape[1], q_THD.dtype
+        places, sizes = (self.slot_T, self.place_T), (kv_heads, width, capacity)
+        for new, kept in ((k_TKD, keys), (v_TKD, values)):
+            native.call("keep", dtype, new, *places, tokens, *sizes, kept)
+        how = window or 0, scale
         if rows:
-            native.call(
-                "attend", dtype, q_THD, keys, values, self.slot_T, self.length_R, *shape, rows, *sizes, capacity, out_THD
-            )  # fmt: skip
+            seen = keys, values, self.slot_T, self.length_R
+            native.call("attend", dtype, q_THD, *seen, *how, rows, heads, *sizes, out_THD)
         if self.prefill:
             own = (x[rows:] for x in (q_THD, k_TKD, v_TKD, self.place_T))
-            native.call(
-                "attention", dtype, *own, self.ends_P, self.ends_P, len(self.prefill), *shape, *sizes,
-                self.slot_P, self.start_P, keys, values, capacity, out_THD[rows:], None,
-            )  # fmt: skip
+            ends, before = (self.ends_P, self.ends_P, len(self.prefill)), (self.slot_P, self.start_P)
+            cached = *before, keys, values, capacity
+            shape = heads, kv_heads, width
+            native.call("attention", dtype, *own, *ends, *how, *shape, *cached, out_THD[rows:], None)
         return out_THD
 
     def _decode(
@@ -204,16 +203,12 @@ class CacheView:
 
     def _decode_mask(self, longest: int, dtype: torch.dtype, window: int | None) -> Tensor:
         """Return 0 for keys a row sees, -inf for others, ``[R, 1, L]``."""
-        if (-1, window) not in self._masks:
-            key, length = torch.arange(longest, device=self.length_R.device), self.length_R[:, None]
-            hidden = key >= length
-            if window is not None:
-                hidden |= key < length - window
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            self._masks[-1, window] = mask.masked_fill_(hidden, -torch.inf)[:, None]
-        mask = self._masks[-1, window]
-        assert mask is not None
-        return mask
+        key, length = torch.arange(longest, device=self.length_R.device), self.length_R[:, None]
+        hidden = key >= length
+        if window is not None:
+            hidden |= key < length - window
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
     def _prefill_mask(self, index: int, window: int | None) -> Tensor | None:
         """Return which keys each new token sees, bool ``[length, end]``; None for causal from the start."""

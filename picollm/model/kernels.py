@@ -1,4 +1,4 @@
-"""Operations between a layer's matrix products, each in one pass over the stream where the native kernels are.
+"""Operations between a layer's matrix products, each in one pass over the stream with native kernels.
 
 Autograd splits a norm, a rotation or a gate into many passes and keeps most results for later; the kernels
 of ``native`` make one pass forward and one back, and keep what backward needs. Elsewhere (no compiler at
@@ -100,9 +100,7 @@ class _RMSNorm(torch.autograd.Function):
             return beside, None, None
         g_x, rows, width = torch.empty_like(x), len(inverse), x.shape[-1]
         g_weight = torch.zeros(torch.get_num_threads(), width)
-        native.call(
-            "norm_backward", x.dtype, grad, x, weight, inverse, beside, rows, width, g_x, g_weight
-        )
+        native.call("norm_backward", x.dtype, grad, x, weight, inverse, beside, rows, width, g_x, g_weight)
         return g_x, g_weight.sum(0).to(weight.dtype), None
 
 
@@ -149,7 +147,8 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _turned(grads[0].contiguous(), *ctx.saved_tensors, -1.0), None, None
+        cos, sin = ctx.saved_tensors
+        return _turned(grads[0].contiguous(), cos, sin, -1.0), None, None
 
 
 def _turned(x_THD: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
@@ -159,12 +158,10 @@ def _turned(x_THD: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
 
 
 def cross_entropy_(logits_SV: Tensor, targets_S: Tensor, scale: float) -> Tensor:
-    """Return ``scale`` times the summed loss of the targets, float32; ``logits`` become the gradient of that."""
+    """Return ``scale`` times the summed loss of the targets, float32; ``logits`` become its gradient."""
     if _natively(logits_SV):
         loss_S = logits_SV.new_empty(len(logits_SV), dtype=torch.float32)
-        native.call(
-            "cross_entropy", logits_SV.dtype, logits_SV, targets_S, *logits_SV.shape, scale, loss_S
-        )
+        native.call("cross_entropy", logits_SV.dtype, logits_SV, targets_S, *logits_SV.shape, scale, loss_S)
         return loss_S.sum() * scale
     log_p, at_target = torch.log_softmax(logits_SV.float(), -1), targets_S[:, None]
     loss = -log_p.gather(-1, at_target).sum()

@@ -1,7 +1,7 @@
 """``native.c`` for Python: kernels for CPUs that a compiler made at installation, where there was one.
 
-Each function takes tensors, checks nothing that its callers know, and works in place or on tensors that it is given.
-Without the library (``is_available`` says so) callers use torch, which gives the same numbers up to rounding.
+A kernel takes tensors, checks nothing that its callers know, and writes where it is told to. Without the
+library (``is_available`` says so) callers use torch, which gives the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ def addresses(tensors: Sequence[Tensor | None]) -> Tensor:
 def is_plain(x: Tensor) -> bool:
     """Return whether nobody but the operation itself looks at ``x``: no autocast, no ``torch.compile``."""
     return (
-        x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     )
 
 

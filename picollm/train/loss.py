@@ -24,7 +24,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_SE: Tensor, weight_VE: Tensor, targets_S: Tensor, rows: int, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden_SE: Tensor, weight_VE: Tensor, targets_S: Tensor, rows: int, scale: float
+    ) -> Tensor:
         logits_CV = hidden_SE.new_empty(rows, len(weight_VE))
         d_hidden_SE = torch.empty_like(hidden_SE)
         d_weight_VE: Tensor | None = None

@@ -11,8 +11,8 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> None:
     """Let glibc's allocator keep what is freed, for the next batch; call before training.
 
-    Activations are large, and by default every one of them is taken from the system anew and given back:
-    each of its pages then costs a fault, which is slow above all in virtual machines. Elsewhere nothing happens.
+    Activations are large, and by default each is taken from the system anew and given back: all of its pages
+    then cost a fault, which is slow above all in virtual machines. Without glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -6,10 +6,11 @@ and SmolLM2-135M's with 2,048.
 
 Every side lives in a process of its own and takes a step when it is told to, so that the sides alternate
 step by step on a machine whose speed changes, and each one's peak memory is its own. What counts is
-supervised tokens per second of CPU time; the first two steps of each side are not counted. Threads that wait for
-each other sleep instead of spinning, on both sides: on a machine with other work to do, a spinning thread
-would count as a busy one. ``mfu_*`` is the share of the rate that matrix products of the model's own shapes
-reach in the same process, counting only necessary arithmetic; ``memory_*`` is our peak memory over TRL's.
+supervised tokens per second of CPU time; the first two steps of each side are not counted. Threads that wait
+for each other sleep instead of spinning, on both sides: on a machine with other work to do, a spinning
+thread would count as a busy one. ``mfu_*`` is the share of the rate that matrix products of the model's own
+shapes reach in the same process, counting only necessary arithmetic; ``memory_*`` is our peak memory over
+TRL's.
 """
 
 from __future__ import annotations

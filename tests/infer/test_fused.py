@@ -38,7 +38,7 @@ def prefill(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_equal_the_models(make_model: Callable[..., Model], family: str) -> None:
+def test_logits_equal_the_models(make_model: Callable[..., Model], family: str, arithmetic: str) -> None:
     model = make_model(**FAMILIES[family])
     ids = torch.arange(40, 52)
     expected = model(ids, torch.arange(12))
@@ -49,8 +49,10 @@ def test_logits_equal_the_models(make_model: Callable[..., Model], family: str) 
     torch.testing.assert_close(model(ids, torch.arange(12)), expected)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2, 3, 5])
-def test_decode_steps_of_any_size_equal_the_models(make_model: Callable[..., Model], num_rows: int) -> None:
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 5, 18])
+def test_decode_steps_of_any_size_equal_the_models(
+    make_model: Callable[..., Model], num_rows: int, arithmetic: str
+) -> None:
     model = make_model(attention_bias=True, model_type="qwen2")
     fused, cache = FusedModel(model), KVCache(model.config, num_rows)
     texts = [torch.arange(row, row + 6) for row in range(num_rows)]
@@ -91,7 +93,7 @@ def test_a_model_with_joined_weights_is_saved_as_it_was(
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_bfloat16_stays_close_to_the_model(make_model: Callable[..., Model]) -> None:
+def test_bfloat16_stays_close_to_the_model(make_model: Callable[..., Model], arithmetic: str) -> None:
     model = make_model().to(torch.bfloat16)
     ids = torch.arange(40, 52)
     expected = model(ids, torch.arange(12))

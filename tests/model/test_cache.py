@@ -53,7 +53,7 @@ def run(
     return list(logits.split([s.length for _, s in both]))
 
 
-def test_a_packed_prefill_equals_separate_uncached_texts(model: Model) -> None:
+def test_a_packed_prefill_equals_separate_uncached_texts(model: Model, arithmetic: str) -> None:
     texts = [text(i, n) for i, n in enumerate((7, 1, 13))]
     cache = KVCache(model.config, 3, capacity=16)
     outs = run(model, cache, [], [(t, Segment(i, 0, len(t))) for i, t in enumerate(texts)])
@@ -62,7 +62,7 @@ def test_a_packed_prefill_equals_separate_uncached_texts(model: Model) -> None:
 
 
 @pytest.mark.parametrize("pieces", [(1,) * 12, (5, 1, 6), (11, 1), (3, 9)])
-def test_a_text_in_pieces_equals_the_whole(model: Model, pieces: tuple[int, ...]) -> None:
+def test_a_text_in_pieces_equals_the_whole(model: Model, pieces: tuple[int, ...], arithmetic: str) -> None:
     ids, cache, start = text(0, 12), KVCache(model.config, 2, capacity=4), 0
     outs = []
     for length in pieces:
@@ -74,7 +74,9 @@ def test_a_text_in_pieces_equals_the_whole(model: Model, pieces: tuple[int, ...]
 
 
 @pytest.mark.parametrize("lengths", [(7,), (9, 2), (4, 4, 4), (9, 2, 6)])
-def test_a_batched_decode_step_equals_each_text_alone(model: Model, lengths: tuple[int, ...]) -> None:
+def test_a_batched_decode_step_equals_each_text_alone(
+    model: Model, lengths: tuple[int, ...], arithmetic: str
+) -> None:
     texts = [text(i, n + 1) for i, n in enumerate(lengths)]
     cache = KVCache(model.config, 4, capacity=8)
     run(model, cache, [], [(t, Segment(i, 0, len(t) - 1)) for i, t in enumerate(texts)])
@@ -83,28 +85,35 @@ def test_a_batched_decode_step_equals_each_text_alone(model: Model, lengths: tup
         torch.testing.assert_close(out, alone(model, ids)[-1:])
 
 
-@pytest.mark.parametrize("num_rows", [1, 4])
-def test_sums_of_rows_equal_products_of_matrices(num_rows: int) -> None:
-    """The two ways of a decode step, each against attention written out; float64 always takes the second."""
-    config = ModelConfig(64, 32, 48, 1, 4, num_key_value_heads=2)
-    for dtype in (torch.float32, torch.float64):
-        cache, generator = KVCache(config, num_rows, 16, dtype), torch.Generator().manual_seed(0)
-        for kept in cache.layers[0]:
-            kept.copy_(torch.randn(kept.shape, generator=generator))
-        q, k, v = (torch.randn(num_rows, n, 8, generator=generator).to(dtype) for n in (4, 2, 2))
-        lengths = [5 + row for row in range(num_rows)]
-        view = cache.view([Segment(row, n, 1) for row, n in enumerate(lengths)], [])
-        out = view.attend(0, q, k, v, 0.3)
-        keys, values = cache.layers[0]
-        for row, n in enumerate(lengths):
-            assert torch.equal(keys[row, :, :, n], k[row]) and torch.equal(values[row, :, n], v[row])
-            for head in range(4):
-                weights = (0.3 * q[row, head] @ keys[row, head // 2, :, : n + 1]).softmax(-1)
-                expected = weights @ values[row, head // 2, : n + 1]
-                torch.testing.assert_close(out[row, head], expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("window", [None, 70])
+def test_a_decode_step_reads_what_each_slot_holds(
+    dtype: torch.dtype, window: int | None, arithmetic: str
+) -> None:
+    """Lengths around the sizes of blocks, slots in any order, against attention written out in float64."""
+    layers = () if window is None else (0,)
+    config = ModelConfig(
+        64, 32, 48, 1, 6, num_key_value_heads=2, head_dim=24, sliding_window=window, windowed_layers=layers
+    )
+    cache, generator = KVCache(config, 8, 200, dtype), torch.Generator().manual_seed(0)
+    for kept in cache.layers[0]:
+        kept.copy_(torch.randn(kept.shape, generator=generator))
+    segments = [Segment(slot, n, 1) for slot, n in ((5, 0), (2, 1), (7, 63), (0, 64), (1, 66), (3, 190))]
+    q, k, v = (torch.randn(6, n, 24, generator=generator).to(dtype) for n in (6, 2, 2))
+    out = cache.view(segments, []).attend(0, q, k, v, 0.3)
+    keys, values = (x.double() for x in cache.layers[0])
+    for row, (slot, n, _) in enumerate(segments):
+        assert torch.equal(cache.layers[0][0][slot, :, n], k[row])
+        assert torch.equal(cache.layers[0][1][slot, :, n], v[row])
+        seen = slice(0 if window is None else max(0, n + 1 - window), n + 1)
+        for head in range(6):
+            weights = (0.3 * keys[slot, head // 3, seen] @ q[row, head].double()).softmax(-1)
+            expected = (weights @ values[slot, head // 3, seen]).to(dtype)
+            near = 1e-5 if dtype == torch.float32 else 2e-2
+            torch.testing.assert_close(out[row, head], expected, rtol=near, atol=near)
 
 
-def test_decode_and_prefill_in_one_pass_equal_each_text_alone(model: Model) -> None:
+def test_decode_and_prefill_in_one_pass_equal_each_text_alone(model: Model, arithmetic: str) -> None:
     """Slot 1 is in the middle of a prompt while slots 0 and 2 write: the decode rows have a hole."""
     texts = [text(0, 6), text(1, 10), text(2, 4), text(3, 5)]
     cache = KVCache(model.config, 4, capacity=16)
@@ -115,7 +124,7 @@ def test_decode_and_prefill_in_one_pass_equal_each_text_alone(model: Model) -> N
         torch.testing.assert_close(out, alone(model, ids)[-len(out) :])
 
 
-def test_segments_that_share_a_slot_each_continue_its_beginning(model: Model) -> None:
+def test_segments_that_share_a_slot_each_continue_its_beginning(model: Model, arithmetic: str) -> None:
     prefix, rests = text(0, 8), [text(1, 3), text(2, 1), text(3, 5)]
     cache = KVCache(model.config, 1, capacity=16)
     run(model, cache, [], [(prefix, Segment(0, 0, 8))])
@@ -124,7 +133,7 @@ def test_segments_that_share_a_slot_each_continue_its_beginning(model: Model) ->
         torch.testing.assert_close(out, alone(model, torch.cat([prefix, rest]))[8:])
 
 
-def test_copied_and_swapped_slots_continue_their_texts(model: Model) -> None:
+def test_copied_and_swapped_slots_continue_their_texts(model: Model, arithmetic: str) -> None:
     texts = [text(0, 7), text(1, 5)]
     cache = KVCache(model.config, 3, capacity=8)
     run(model, cache, [], [(t, Segment(i, 0, len(t) - 1)) for i, t in enumerate(texts)])
@@ -140,8 +149,8 @@ def test_growing_keeps_what_slots_hold() -> None:
     cache = KVCache(config, 2, capacity=4)
     cache.layers[0][0][1] = 3.0
     cache.reserve(5)
-    assert cache.capacity == 5
-    assert (cache.layers[0][0][1, ..., :4] == 3.0).all()
+    assert cache.capacity == 6
+    assert (cache.layers[0][0][1, :, :4] == 3.0).all()
     cache.reserve(100)
     assert cache.capacity == 100
     cache.reserve(7)
