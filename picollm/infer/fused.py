@@ -170,9 +170,10 @@ class FusedModel:
         self.layers = [FusedLayer(cast(Block, block), pack) for block in model.model.layers]
         self.norm = model.model.norm
         self.head = Projection([weight], [None], pack)
-        tensors = [tensor for layer in self.layers for tensor in layer.tensors()]
-        self._is_native = native.takes(self.embedding, *(x for x in tensors if x is not None))
-        self._weights = native.addresses(tensors)
+        # Detached, so that what the addresses say stays there when a parameter gets other numbers.
+        self._tensors = [x if x is None else x.detach() for layer in self.layers for x in layer.tensors()]
+        self._is_native = native.takes(self.embedding, *(x for x in self._tensors if x is not None))
+        self._weights = native.addresses(self._tensors)
         self._angles = (torch.empty(0), torch.empty(0))
         self._windows = torch.tensor([layer.window or 0 for layer in self.layers])
 
@@ -204,7 +205,7 @@ class FusedModel:
         return self.head(self.norm(x)).float()
 
     def _cos_sin(self, positions: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine of ``positions``, all below ``capacity``; from a table where one is possible."""
+        """Return cosine and sine of ``positions``, all below ``capacity``."""
         config = self.config
         sizes = config.head_dim, config.max_position_embeddings
         if config.rope.type == "dynamic":

@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define PER_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define PER_PROCESSOR __attribute__((target_clones("avx512f", "default"))) /* older compilers know no levels */
 #else
 #define PER_PROCESSOR
 #endif
@@ -85,6 +87,13 @@ INLINE lanes read_lanes_bf16(const bf16 *x) {
 
 INLINE long padded(long size, long step) { return (size + step - 1) / step * step; }
 
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t places __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
+#endif
+
 INLINE quad fold(lanes x) {
   quad parts[4];
   memcpy(parts, &x, sizeof parts);
@@ -93,12 +102,10 @@ INLINE quad fold(lanes x) {
 
 /* The sum over the lanes of each of four vectors. */
 INLINE quad sums(lanes a, lanes b, lanes c, lanes d) {
-  typedef int32_t places __attribute__((vector_size(16)));
-  const places even = {0, 4, 1, 5}, odd = {2, 6, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
   quad qa = fold(a), qb = fold(b), qc = fold(c), qd = fold(d);
-  quad ab = __builtin_shuffle(qa, qb, even) + __builtin_shuffle(qa, qb, odd);
-  quad cd = __builtin_shuffle(qc, qd, even) + __builtin_shuffle(qc, qd, odd);
-  return __builtin_shuffle(ab, cd, low) + __builtin_shuffle(ab, cd, high);
+  quad ab = SHUFFLE(qa, qb, 0, 4, 1, 5) + SHUFFLE(qa, qb, 2, 6, 3, 7);
+  quad cd = SHUFFLE(qc, qd, 0, 4, 1, 5) + SHUFFLE(qc, qd, 2, 6, 3, 7);
+  return SHUFFLE(ab, cd, 0, 1, 4, 5) + SHUFFLE(ab, cd, 2, 3, 6, 7);
 }
 
 /* Four rows and `2 * LANES` (or LANES) columns of c (+)= a @ b, kept in registers until they are summed up. */

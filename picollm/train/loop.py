@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from picollm.model import native
 from picollm.model.llama import Model
 from picollm.paths import bound_kernel_caches
 from picollm.progress import SILENT, Progress
@@ -154,6 +155,8 @@ class Run:
         if found is not None:
             self._restore(found[1])
         self.metrics = Metrics(run_dir / "metrics.jsonl" if ranks.first else None, self.state.curve)
+        if self.device.type == "cpu" and not native.is_available():
+            self.progress.note("the native kernels were not built (no C compiler at installation): slower")
 
     def _precision(self, model: Model) -> Precision:
         if self.config.precision != "auto":
