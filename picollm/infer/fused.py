@@ -172,7 +172,9 @@ class FusedModel:
         self.head = Projection([weight], [None], pack)
         # Detached, so that what the addresses say stays there when a parameter gets other numbers.
         self._tensors = [x if x is None else x.detach() for layer in self.layers for x in layer.tensors()]
-        self._is_native = native.takes(self.embedding, *(x for x in self._tensors if x is not None))
+        self._norm = self.norm.weight.detach()
+        every = (self.embedding, self._norm, weight, *(x for x in self._tensors if x is not None))
+        self._is_native = native.takes(*every)
         self._weights = native.addresses(self._tensors)
         self._angles = (torch.empty(0), torch.empty(0))
         self._windows = torch.tensor([layer.window or 0 for layer in self.layers])
@@ -190,12 +192,11 @@ class FusedModel:
     @torch.inference_mode()
     def __call__(self, ids: Tensor, positions: Tensor, select: Tensor | None, cache: CacheView) -> Tensor:
         """Return float32 logits of the selected tokens (all without ``select``), ``[S, V]``."""
-        cos_sin = self._cos_sin(positions, cache.capacity)
+        if self._decodes(cache, len(ids)):
+            logits = self._decode(ids, cache)
+            return logits if select is None else logits[select]
+        cos_sin = self._cos_sin(positions, cache.cache.capacity)
         x = F.embedding(ids, self.embedding)
-        if self._is_native and cache.is_decode and len(x) < _MIN_PACKED_ROWS:
-            self._decode(x, cos_sin, cache)
-            x = x if select is None else x[select]
-            return self.head(self.norm(x)).float()
         for index, layer in enumerate(self.layers):
             attended = self._attend(index, layer, layer.input_norm(x), cos_sin, cache)
             if select is not None and index == len(self.layers) - 1:
@@ -204,27 +205,39 @@ class FusedModel:
             x = layer.down(layer.gate_up(layer.mlp_norm(x)), x)
         return self.head(self.norm(x)).float()
 
+    def _decodes(self, cache: CacheView, num_rows: int) -> bool:
+        """Return whether the pass is a step of few texts, for which there is one kernel."""
+        is_step = not cache.prefill and num_rows < _MIN_PACKED_ROWS
+        return is_step and self._is_native and self.config.rope.type != "dynamic"
+
+    def _decode(self, ids_R: Tensor, cache: CacheView) -> Tensor:
+        """Return the logits after the next token of each text, ``[R, V]``: all layers in one call."""
+        config, capacity, rows = self.config, cache.cache.capacity, len(ids_R)
+        heads, kv_heads, head = config.num_attention_heads, config.num_key_value_heads, self.head.weight
+        sizes = rows, config.hidden_size, config.intermediate_size, heads, kv_heads, config.head_dim, capacity
+        logits_RV = self.embedding.new_empty(rows, len(head))
+        native.call(
+            "decode", self.dtype, ids_R, self.embedding, self._weights, cache.cache.addresses, self._windows,
+            len(self.layers), *self._angles_until(capacity), cache.slot_T, cache.place_T, config.rms_norm_eps,
+            self.layers[0].scale, *sizes, self._norm, head, len(head), logits_RV,
+        )  # fmt: skip
+        return logits_RV.float()
+
     def _cos_sin(self, positions: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
         """Return cosine and sine of ``positions``, all below ``capacity``."""
         config = self.config
-        sizes = config.head_dim, config.max_position_embeddings
-        if config.rope.type == "dynamic":
-            return config.rope.cos_sin(positions, *sizes)
-        if len(self._angles[0]) < capacity:
-            self._angles = config.rope.cos_sin(torch.arange(capacity, device=self.device), *sizes)
-        cos, sin = self._angles
+        if config.rope.type == "dynamic":  # depends on the length of the text too
+            return config.rope.cos_sin(positions, config.head_dim, config.max_position_embeddings)
+        cos, sin = self._angles_until(capacity)
         return cos[positions], sin[positions]
 
-    def _decode(self, x_RE: Tensor, cos_sin: tuple[Tensor, Tensor], cache: CacheView) -> None:
-        """Take one token of each text through all layers in one call; ``x`` becomes their output."""
+    def _angles_until(self, capacity: int) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine of at least the first ``capacity`` places."""
         config = self.config
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        sizes = (*x_RE.shape, config.intermediate_size, heads, kv_heads, config.head_dim, cache.capacity)
-        native.call(
-            "decode", x_RE.dtype, x_RE, self._weights, cache.addresses, self._windows, len(self.layers),
-            *cos_sin, cache.slot_T, cache.place_T, cache.length_R, config.rms_norm_eps, self.layers[0].scale,
-            *sizes,
-        )  # fmt: skip
+        if len(self._angles[0]) < capacity:
+            places = torch.arange(capacity, device=self.device)
+            self._angles = config.rope.cos_sin(places, config.head_dim, config.max_position_embeddings)
+        return self._angles
 
     def _attend(
         self,

@@ -60,11 +60,19 @@ class KVCache:
         # Zeros, not empty: a masked key still meets a probability of 0, and 0 times NaN is NaN.
         zeros = partial(torch.zeros, shape, dtype=dtype, device=device)
         self.layers = [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+        self._addresses: Tensor | None = None
 
     @property
     def capacity(self) -> int:
         """Return how many tokens each slot holds at present."""
         return self.layers[0][0].shape[2]
+
+    @property
+    def addresses(self) -> Tensor:
+        """Return where the keys and the values of each layer are."""
+        if self._addresses is None:
+            self._addresses = native.addresses([x for layer in self.layers for x in layer])
+        return self._addresses
 
     def reserve(self, length: int) -> None:
         """Make room for ``length`` tokens in each slot; what they hold stays."""
@@ -74,6 +82,7 @@ class KVCache:
         for index, pair in enumerate(self.layers):
             keys, values = (F.pad(x, (0, 0, 0, more)) for x in pair)
             self.layers[index] = (keys, values)
+        self._addresses = None
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` tokens of one slot to another."""
@@ -102,40 +111,29 @@ class CacheView:
 
     def __init__(self, cache: KVCache, decode: Sequence[Segment], prefill: Sequence[Segment]) -> None:
         self.cache, self.decode, self.prefill = cache, decode, prefill
-        keys = cache.layers[0][0]
-        self.is_native = native.takes(keys)
-        as_tensor = partial(torch.tensor, dtype=torch.long, device=keys.device)
-        both = [*decode, *prefill]
-        # Of every token of the stream: the slot it goes to, and its place there.
-        self.slot_T = as_tensor([s.slot for s in both for _ in range(s.length)])
-        self.place_T = as_tensor([p for s in both for p in range(s.start, s.start + s.length)])
-        self.length_R = self.place_T[: len(decode)] + 1
-        # Of every prompt: where it ends in the stream, its slot, and how much of the slot comes before it.
-        self.ends_P = as_tensor(list(accumulate(s.length for s in prefill)))
-        self.slot_P = as_tensor([s.slot for s in prefill])
-        self.start_P = as_tensor([s.start for s in prefill])
+        self._device = cache.layers[0][0].device
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        # Of every token of the stream: the slot it goes to, and its place there.
+        slots, places = [s.slot for s in decode], [s.start for s in decode]
+        for slot, start, length in prefill:
+            slots += [slot] * length
+            places += range(start, start + length)
+        self.slot_T, self.place_T = self._tensor([slots, places])
+        if prefill:
+            # Of every prompt: its end in the stream, its slot, and how much of the slot comes before it.
+            ends, starts = list(accumulate(s.length for s in prefill)), [s.start for s in prefill]
+            self._ends_P, self._slot_P, self._start_P = self._tensor(
+                [ends, [s.slot for s in prefill], starts]
+            )
 
-    @property
-    def is_decode(self) -> bool:
-        """Return whether every segment has one token, the next one of its text."""
-        return not self.prefill
-
-    @property
-    def capacity(self) -> int:
-        """Return how many tokens each slot has room for."""
-        return self.cache.capacity
-
-    @property
-    def addresses(self) -> Tensor:
-        """Return where the keys and the values of each layer are."""
-        return native.addresses([x for layer in self.cache.layers for x in layer])
+    def _tensor(self, values: list[list[int]]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)
 
     def attend(self, layer_index: int, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, scale: float) -> Tensor:
         """Store the new keys and values; return attention over each segment's whole text, ``[T, H, D]``."""
         keys, values = self.cache.layers[layer_index]
         window = self.cache.config.window(layer_index)
-        if self.is_native and native.takes(keys, q_THD, k_TKD, v_TKD):
+        if native.takes(keys, q_THD, k_TKD, v_TKD):
             return self._attend_natively(keys, values, q_THD, k_TKD, v_TKD, scale, window)
         keys[self.slot_T, :, self.place_T] = k_TKD
         values[self.slot_T, :, self.place_T] = v_TKD
@@ -179,11 +177,11 @@ class CacheView:
             native.call("keep", dtype, new, *places, tokens, *sizes, kept)
         how = window or 0, scale
         if rows:
-            seen = keys, values, self.slot_T, self.length_R
+            seen = keys, values, *places
             native.call("attend", dtype, q_THD, *seen, *how, rows, heads, *sizes, out_THD)
         if self.prefill:
             own = (x[rows:] for x in (q_THD, k_TKD, v_TKD, self.place_T))
-            ends, before = (self.ends_P, self.ends_P, len(self.prefill)), (self.slot_P, self.start_P)
+            ends, before = (self._ends_P, self._ends_P, len(self.prefill)), (self._slot_P, self._start_P)
             cached = *before, keys, values, capacity
             shape = heads, kv_heads, width
             native.call("attention", dtype, *own, *ends, *how, *shape, *cached, out_THD[rows:], None)
@@ -203,7 +201,7 @@ class CacheView:
 
     def _decode_mask(self, longest: int, dtype: torch.dtype, window: int | None) -> Tensor:
         """Return 0 for keys a row sees, -inf for others, ``[R, 1, L]``."""
-        key, length = torch.arange(longest, device=self.length_R.device), self.length_R[:, None]
+        key, length = torch.arange(longest, device=self._device), self.place_T[: len(self.decode), None] + 1
         hidden = key >= length
         if window is not None:
             hidden |= key < length - window
@@ -218,9 +216,8 @@ class CacheView:
         if start == 0 and narrow is None:
             return None
         if (index, narrow) not in self._masks:
-            device = self.length_R.device
-            query = torch.arange(start, end, device=device)[:, None]
-            key = torch.arange(end, device=device)
+            query = torch.arange(start, end, device=self._device)[:, None]
+            key = torch.arange(end, device=self._device)
             mask = key <= query
             if narrow is not None:
                 mask &= key > query - narrow

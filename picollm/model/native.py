@@ -19,7 +19,7 @@ from torch import Tensor
 
 from picollm.paths import environment
 
-VERSION = 1
+VERSION = 2
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
@@ -37,7 +37,7 @@ _SIGNATURES = {  # p: a tensor or None, f: a float, l: an integer; the number of
     "keep": "pppllllp",
     "attend": "ppppplflllllp",
     "product": "pppplllp",
-    "decode": "pppplpppppfflllllll",
+    "decode": "ppppplppppfflllllllpplp",
 }
 
 

@@ -414,13 +414,13 @@ PER_PROCESSOR static void OF(read_head)(const T *q, const T *keys, const T *valu
     for (long d = 0; d < D; d++) out[g * D + d] = WRITE(answer[g][d] / total[g]);
 }
 
-/* One query per row and head over the first `length` tokens of its slot, or the last `window` of them. */
-void OF(attend)(const T *q, const T *keys, const T *values, const int64_t *slot, const int64_t *length, long window,
+/* One query per row and head, at `place` of its slot: over all tokens up to itself, or the last `window` of them. */
+void OF(attend)(const T *q, const T *keys, const T *values, const int64_t *slot, const int64_t *place, long window,
                 float scale, long rows, long H, long K, long D, long capacity, T *out, int threads) {
   long G = H / K;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (rows * K > 1)
   for (long item = 0; item < rows * K; item++) {
-    long row = item / K, cached = (slot[row] * K + item % K) * capacity * D, end = length[row];
+    long row = item / K, cached = (slot[row] * K + item % K) * capacity * D, end = place[row] + 1;
     OF(read_head)(q + item * G * D, keys + cached, values + cached, window && window < end ? end - window : 0, end,
                   scale, G, D, out + item * G * D);
   }
@@ -489,30 +489,40 @@ struct OF(layer) {
       *down_bias;
 };
 
-/* x [rows, E] goes through all layers, in place. `caches` lists the keys and values of each layer, `windows` 0 for a
-   layer that sees everything. */
-void OF(decode)(T *x, const struct OF(layer) *weights, T *const *caches, const int64_t *windows, long layers,
-                const float *cos, const float *sin, const int64_t *slot, const int64_t *place, const int64_t *length,
-                float eps, float scale, long rows, long E, long F, long H, long K, long D, long capacity,
-                int threads) {
-  long all = (H + 2 * K) * D;
-  T *work = malloc(sizeof(T) * rows * (2 * all + H * D + 2 * E + 3 * F));
-  T *normed = work, *qkv = normed + rows * E, *q = qkv + rows * all, *k = q + rows * H * D, *v = k + rows * K * D,
-    *read = v + rows * K * D, *next = read + rows * H * D, *both = next + rows * E, *gated = both + rows * 2 * F;
+/* The next token `ids` of a few texts: from the embedding through all layers to `logits`
+   [rows, V]. `caches` lists the keys and values of each layer, `windows` 0 for a layer that sees everything; `cos` and
+   `sin` are tables by place. */
+void OF(decode)(const int64_t *ids, const T *embedding, const struct OF(layer) *weights, T *const *caches,
+                const int64_t *windows, long layers, const float *cos, const float *sin, const int64_t *slot,
+                const int64_t *place, float eps, float scale, long rows, long E, long F, long H, long K, long D,
+                long capacity, const T *norm, const T *head, long V, T *logits, int threads) {
+  long all = (H + 2 * K) * D, half = D / 2;
+  T *work = malloc(sizeof(T) * rows * (2 * all + H * D + 3 * E + 3 * F));
+  T *x = work, *normed = x + rows * E, *qkv = normed + rows * E, *q = qkv + rows * all, *k = q + rows * H * D,
+    *v = k + rows * K * D, *read = v + rows * K * D, *next = read + rows * H * D, *both = next + rows * E,
+    *gated = both + rows * 2 * F;
+  float *turns = malloc(sizeof(float) * rows * D), *turns_sin = turns + rows * half;
+  for (long row = 0; row < rows; row++) {
+    memcpy(x + row * E, embedding + ids[row] * E, sizeof(T) * E);
+    memcpy(turns + row * half, cos + place[row] * half, sizeof(float) * half);
+    memcpy(turns_sin + row * half, sin + place[row] * half, sizeof(float) * half);
+  }
   for (long i = 0; i < layers; i++) {
     struct OF(layer) w = weights[i];
     T *keys = caches[2 * i], *values = caches[2 * i + 1];
     OF(norm)(x, w.input_norm, eps, rows, E, normed, 0, threads);
     OF(product)(normed, w.qkv, w.qkv_bias, 0, rows, E, all, qkv, threads);
-    OF(heads)(qkv, w.q_norm, w.k_norm, eps, cos, sin, rows, H, K, D, q, k, v, threads);
+    OF(heads)(qkv, w.q_norm, w.k_norm, eps, turns, turns_sin, rows, H, K, D, q, k, v, threads);
     OF(keep)(k, slot, place, rows, K, D, capacity, keys, threads);
     OF(keep)(v, slot, place, rows, K, D, capacity, values, threads);
-    OF(attend)(q, keys, values, slot, length, windows[i], scale, rows, H, K, D, capacity, read, threads);
+    OF(attend)(q, keys, values, slot, place, windows[i], scale, rows, H, K, D, capacity, read, threads);
     OF(product)(read, w.out, w.out_bias, x, rows, H * D, E, next, threads);
     OF(norm)(next, w.mlp_norm, eps, rows, E, normed, 0, threads);
     OF(product)(normed, w.gate_up, w.gate_up_bias, 0, rows, E, 2 * F, both, threads);
     OF(gate)(both, both + F, rows, F, 2 * F, gated, threads);
     OF(product)(gated, w.down, w.down_bias, next, rows, F, E, x, threads);
   }
-  free(work);
+  OF(norm)(x, norm, eps, rows, E, normed, 0, threads);
+  OF(product)(normed, head, 0, 0, rows, E, V, logits, threads);
+  free(turns), free(work);
 }

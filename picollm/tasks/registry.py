@@ -17,6 +17,7 @@ from picollm.tasks.gsm8k import Gsm8k
 from picollm.tasks.humaneval import HumanEval
 from picollm.tasks.identity import Identity, identity_rows
 from picollm.tasks.ifeval.task import Ifeval
+from picollm.tasks.joined import MEMBERS, joined_rows
 from picollm.tasks.jsonl import Jsonl
 from picollm.tasks.mmlu import Mmlu
 from picollm.tasks.smoltalk import SmolTalk
@@ -59,6 +60,7 @@ TASKS = {
     "spelling_bee": Entry(SpellingBee, "words", _WORDS),
     "facts": Entry(Facts, "facts"),
     "jsonl": Entry(Jsonl),
+    "joined": Entry(SmolTalk),
 }
 
 
@@ -77,7 +79,8 @@ def load_task(
     The rows come from ``location`` (a file or directory, looked up below ``data_root`` first, or
     ``hub:org/name@revision``); without one from the set's published place below ``data_root``; without that
     from the package's own generator. Facts and identity are always the package's own unless a location is
-    given, and so are words where the data root has no word list. A set without validation rows of its own,
+    given, and so are words where the data root has no word list; ``joined`` is made of the rows of other
+    tasks. A set without validation rows of its own,
     and a single file, gives up every 50th training row for them.
 
     Raises:
@@ -117,6 +120,11 @@ def _rows(
     filter: Filter,
     seed: int,
 ) -> Rows:
+    if name == "joined":
+        names = [member for member in MEMBERS if has_rows(member, split, data_root)]
+        tasks = [load_task(member, split, data_root=data_root, seed=seed) for member in names]
+        rows = rows_of(joined_rows(tasks, split, seed), f"joined/{split} of {', '.join(names)} (seed {seed})")
+        return rows.filtered(filter)
     place = _place(name, entry, data_root, location)
     if entry.kind is Identity:
         rows = identity_rows(split, place).filtered(filter)
