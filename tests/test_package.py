@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,22 +47,31 @@ def _run(command: list[str | Path], cwd: Path, **changed: str) -> subprocess.Com
     return done
 
 
+BUILD = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])"
+
+
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with an sdist and the wheel built from it, as ``python -m build`` makes them."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what an sdist unpacks to, as ``python -m build`` makes it."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sdist")
     for name in INPUTS:
         if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
+            ignored = shutil.ignore_patterns("__pycache__", "*.so")
             shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(ROOT / name, source / name)
-    build = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])"
-    _run([sys.executable, "-c", build, "build_sdist", out], cwd=source)
+    _run([sys.executable, "-c", BUILD, "build_sdist", out], cwd=source)
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
         archive.extractall(unpacked, filter="data")
-    _run([sys.executable, "-c", build, "build_wheel", out], cwd=next(unpacked.iterdir()))
+    return next(unpacked.iterdir())
+
+
+@pytest.fixture(scope="module")
+def dist(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the wheel built from the sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    _run([sys.executable, "-c", BUILD, "build_wheel", out], cwd=unpacked)
     return out
 
 
@@ -84,6 +94,20 @@ def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:
     packed = {str(path.relative_to(site)) for path in site.rglob("*")}
     missing = sorted(name for name in wanted if name not in packed and (ROOT / name).exists())
     assert not missing
+
+
+def test_without_a_compiler_there_is_a_wheel_without_kernels(
+    unpacked: Path, dist: Path, tmp_path: Path
+) -> None:
+    def libraries(directory: Path) -> list[str]:
+        with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
+            return [name for name in wheel.namelist() if name.endswith(".so")]
+
+    if shutil.which("cc"):
+        assert [name.startswith("picollm/model/_native.") for name in libraries(dist)] == [True]
+    copy = shutil.copytree(unpacked, tmp_path / "copy", ignore=shutil.ignore_patterns("build"))
+    _run([sys.executable, "-c", BUILD, "build_wheel", tmp_path], cwd=copy, CC="false")
+    assert libraries(tmp_path) == []
 
 
 @pytest.mark.timeout(900)

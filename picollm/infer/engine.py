@@ -172,7 +172,7 @@ class Engine:
         and a beginning that many of them share is read once.
         """
         for prompt in prompts:
-            self._check_length(prompt, room=0)
+            self._check_prompt(prompt, room=0)
         return score(self._runner.model, prompts, candidates)
 
     def likelihoods(
@@ -180,7 +180,7 @@ class Engine:
     ) -> list[Likelihood]:
         """Return how likely each continuation is after its prompt, packed and shared as in ``score``."""
         for prompt, continuation in zip(prompts, continuations, strict=True):
-            self._check_length([*prompt, *continuation[:-1]], room=0)
+            self._check_prompt([*prompt, *continuation[:-1]], room=0)
         return likelihoods(self._runner.model, prompts, continuations)
 
     def new_request(
@@ -195,7 +195,7 @@ class Engine:
         """
         if prompt_ids is None:
             prompt_ids = self.format.render_for_completion(conversation)
-        self._check_length(prompt_ids, room=1)
+        self._check_prompt(prompt_ids, room=1)
         return Request(
             list(prompt_ids),
             params or SamplingParams(),
@@ -207,7 +207,7 @@ class Engine:
         self, prompt_ids: Sequence[int], params: SamplingParams | None = None
     ) -> Request:
         """Return a request for the raw continuation of ``prompt_ids``, ready to ``submit``."""
-        self._check_length(prompt_ids, room=1)
+        self._check_prompt(prompt_ids, room=1)
         return Request(list(prompt_ids), params or SamplingParams(), PlainDecoder(self.tokenizer))
 
     def submit(self, request: Request) -> Request:
@@ -265,10 +265,14 @@ class Engine:
         assert self._tools is not None
         return self.format.render_tool_output(self._tools(expression))
 
-    def _check_length(self, prompt_ids: Sequence[int], room: int) -> None:
+    def _check_prompt(self, prompt_ids: Sequence[int], room: int) -> None:
         length, context = len(prompt_ids), self.context_length
         if not length:
             raise InputError("the prompt has no tokens; expected at least one.")
+        vocab_size = self.model.config.vocab_size
+        unknown = next((id for id in prompt_ids if not 0 <= id < vocab_size), None)
+        if unknown is not None:
+            raise InputError(f"token {unknown} of the prompt is not in the vocabulary of {vocab_size}.")
         if length + room > context:
             raise ContextError(
                 f"the prompt is {length} tokens and the context {context}: {length + room - context} too many"

@@ -160,6 +160,9 @@ def _turned(x_THD: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
 def cross_entropy_(logits_SV: Tensor, targets_S: Tensor, scale: float) -> Tensor:
     """Return ``scale`` times the summed loss of the targets, float32; ``logits`` become its gradient."""
     if _natively(logits_SV):
+        low, high = torch.aminmax(targets_S)
+        if low < 0 or high >= logits_SV.shape[1]:
+            raise IndexError(f"targets from {low} to {high}; logits are for {logits_SV.shape[1]} tokens")
         loss_S = logits_SV.new_empty(len(logits_SV), dtype=torch.float32)
         native.call("cross_entropy", logits_SV.dtype, logits_SV, targets_S, *logits_SV.shape, scale, loss_S)
         return loss_S.sum() * scale

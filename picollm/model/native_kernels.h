@@ -489,9 +489,9 @@ struct OF(layer) {
       *down_bias;
 };
 
-/* The next token `ids` of a few texts: from the embedding through all layers to `logits`
-   [rows, V]. `caches` lists the keys and values of each layer, `windows` 0 for a layer that sees everything; `cos` and
-   `sin` are tables by place. */
+/* The next token `ids` of a few texts, from the embedding through all layers to `logits` [rows, V]. `caches` lists the
+   keys and values of each layer, `windows` has 0 for a layer that sees everything; `cos` and `sin` are tables by
+   place. */
 void OF(decode)(const int64_t *ids, const T *embedding, const struct OF(layer) *weights, T *const *caches,
                 const int64_t *windows, long layers, const float *cos, const float *sin, const int64_t *slot,
                 const int64_t *place, float eps, float scale, long rows, long E, long F, long H, long K, long D,

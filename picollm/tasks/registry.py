@@ -121,7 +121,8 @@ def _rows(
     seed: int,
 ) -> Rows:
     if name == "joined":
-        names = [member for member in MEMBERS if has_rows(member, split, data_root)]
+        published = "test" if split == "test" else "train"  # validation rows may be some of training's
+        names = [member for member in MEMBERS if has_rows(member, published, data_root)]
         tasks = [load_task(member, split, data_root=data_root, seed=seed) for member in names]
         rows = rows_of(joined_rows(tasks, split, seed), f"joined/{split} of {', '.join(names)} (seed {seed})")
         return rows.filtered(filter)

@@ -207,6 +207,9 @@ def test_a_prompt_too_long_for_the_context_says_by_how_much(checkpoint: Checkpoi
         engine.score([[9] * 259], [1])
     with pytest.raises(InputError, match="no tokens"):
         engine.complete_ids([[]], GREEDY)
+    for unknown in (-1, 10**6):
+        with pytest.raises(InputError, match=f"token {unknown} of the prompt is not in the vocabulary"):
+            engine.complete_ids([[unknown]], GREEDY)
     assert not engine.is_busy
 
 

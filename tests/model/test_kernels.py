@@ -101,3 +101,9 @@ def test_gradients_are_added_in_float32(arithmetic: str) -> None:
         total = torch.full(piece.shape, 0.1)
         kernels.add_(total, piece)
         assert torch.equal(total, 0.1 + piece.float())
+
+
+def test_a_target_outside_the_vocabulary_is_an_error(arithmetic: str) -> None:
+    for target in (-1, 40):
+        with pytest.raises((IndexError, RuntimeError)):
+            kernels.cross_entropy_(torch.zeros(1, 40), torch.tensor([target]), 1.0)
