@@ -112,7 +112,8 @@ class CacheView:
     def __init__(self, cache: KVCache, decode: Sequence[Segment], prefill: Sequence[Segment]) -> None:
         self.cache, self.decode, self.prefill = cache, decode, prefill
         self._device = cache.layers[0][0].device
-        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
+        self._hidden: dict[int | None, Tensor] = {}
         # Of every token of the stream: the slot it goes to, and its place there.
         slots, places = [s.slot for s in decode], [s.start for s in decode]
         for slot, start, length in prefill:
@@ -191,22 +192,27 @@ class CacheView:
         self, keys: Tensor, values: Tensor, q_RHD: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """Return what one query per row and head reads, ``[R, H, D]``."""
-        longest, slots = max(s.start for s in self.decode) + 1, self.slot_T[: len(self.decode)]
+        longest, rows = max(s.start for s in self.decode) + 1, len(self.decode)
+        in_order = all(s.slot == row for row, s in enumerate(self.decode))  # then nothing is copied
+        slots = slice(rows) if in_order else self.slot_T[:rows]
         k, v = (x[slots, :, :longest].flatten(0, 1) for x in (keys, values))
         # The G query heads of one kv head are G queries over the same keys: nothing is repeated in memory.
         scores = torch.bmm((q_RHD * scale).reshape(len(k), -1, k.shape[-1]), k.transpose(1, 2))
-        weights_RHL = scores.view(*q_RHD.shape[:2], longest) + self._decode_mask(longest, q_RHD.dtype, window)
+        hidden_R1L = self._decode_mask(longest, window)
+        weights_RHL = scores.view(*q_RHD.shape[:2], longest).masked_fill(hidden_R1L, -torch.inf)
         weights_RHL = weights_RHL.softmax(-1, dtype=torch.float32).to(v.dtype)
         return torch.bmm(weights_RHL.view(len(v), -1, longest), v).view(q_RHD.shape)
 
-    def _decode_mask(self, longest: int, dtype: torch.dtype, window: int | None) -> Tensor:
-        """Return 0 for keys a row sees, -inf for others, ``[R, 1, L]``."""
-        key, length = torch.arange(longest, device=self._device), self.place_T[: len(self.decode), None] + 1
-        hidden = key >= length
-        if window is not None:
-            hidden |= key < length - window
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-        return mask.masked_fill_(hidden, -torch.inf)[:, None]
+    def _decode_mask(self, longest: int, window: int | None) -> Tensor:
+        """Return which keys a row does not see, bool ``[R, 1, L]``."""
+        if window not in self._hidden:
+            length = self.place_T[: len(self.decode), None] + 1
+            key = torch.arange(longest, device=self._device)
+            hidden = key >= length
+            if window is not None:
+                hidden |= key < length - window
+            self._hidden[window] = hidden[:, None]
+        return self._hidden[window]
 
     def _prefill_mask(self, index: int, window: int | None) -> Tensor | None:
         """Return which keys each new token sees, bool ``[length, end]``; None for causal from the start."""
