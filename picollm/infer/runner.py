@@ -12,12 +12,16 @@ from picollm.infer.fused import FusedModel
 from picollm.infer.scheduler import Plan
 from picollm.model.cache import KVCache, Segment
 from picollm.model.llama import Model
+from picollm.paths import bound_kernel_caches
+
+_NUM_KERNELS = 32  # a pass needs six, and every number of rows has its own
 
 
 class Runner:
     """A model with its cache."""
 
     def __init__(self, model: Model, num_slots: int) -> None:
+        bound_kernel_caches(_NUM_KERNELS)
         self.model = FusedModel(model)
         weight = model.lm_head_weight
         self.device = weight.device
