@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,12 +88,24 @@ def _system_error(error: Exception) -> int:
     return int(told[1]) if told else 0
 
 
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two directories take each other's names in one step; return whether this system can."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if sys.platform != "linux" or renameat2 is None:
+        return False
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary directory that becomes ``target`` when the block ends without an error.
 
     A reader sees the old ``target`` or the complete new one, never a mixture: everything is synced to the
-    disk before one rename. An existing ``target`` is replaced. On an error the temporary directory goes.
+    disk before one rename. An existing ``target`` is replaced, where the system can in one step (Linux), so
+    that at no moment there is none. On an error the temporary directory goes.
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +117,9 @@ def atomic_directory(target: Path) -> Iterator[Path]:
                 _sync(path)
             _sync(temporary)
             replaced: Path | None = None
+            if target.exists() and _exchanged(temporary, target):
+                _sync(target.parent)
+                return
             if target.exists():
                 replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
                 target.replace(replaced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,24 @@ def largest_file(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="directories change places in one step on Linux only")
+def test_there_is_no_moment_without_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out"
+    with paths.atomic_directory(target) as place:
+        (place / "file").write_text("old")
+    monkeypatch.delattr(Path, "replace")  # one name at a time would leave a gap
+    with paths.atomic_directory(target) as place:
+        (place / "file").write_text("new")
+    assert (target / "file").read_text() == "new" and [*tmp_path.iterdir()] == [target]
+
+
+def test_without_an_exchange_the_directory_is_replaced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "_exchanged", lambda one, other: False)
+    test_a_directory_appears_when_it_is_complete_and_replaces_the_old_one(tmp_path)
 
 
 def test_a_directory_appears_when_it_is_complete_and_replaces_the_old_one(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def _function(library: ctypes.CDLL, name: str, signature: str) -> Any:
 
 def _share_openmp() -> None:
     """Let the library find the OpenMP that torch has loaded: a second one would bring threads of its own."""
-    mapped = Path("/proc/self/maps").read_text()
-    for path in sorted(set(re.findall(r"/\S*/lib(?:g|i|)omp\S*", mapped))):
+    mapped = set(re.findall(r"/\S*/lib(?:g|i|)omp\S*", Path("/proc/self/maps").read_text()))
+    for path in sorted(mapped, key=lambda path: ("/torch/" not in path, path))[:1]:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,19 +55,26 @@ def _cost(model: Any, batch: Batch, precision: Precision) -> float:
 
 
 def matrix_rate(config: ModelConfig, precision: Precision, device: torch.device) -> float:
-    """Return the operations per ``clock`` second that products of the model's own shapes reach at best."""
+    """Return the operations per ``clock`` second that products of the model's own shapes reach at best.
+
+    Of every matrix the three products of a step: its output, and the gradients of its input and of itself.
+    """
     width, inner = config.hidden_size, config.intermediate_size
-    shapes = [(width, width), (width, inner), (inner, width), (width, config.vocab_size)]
     seconds = flops = 0.0
-    for fan_in, fan_out in shapes:
-        weight = torch.ones(fan_out, fan_in, device=device, dtype=DTYPES[precision])
-        x = torch.ones(ROWS, fan_in, device=device, dtype=DTYPES[precision])
-        best = float("inf")
-        for _ in range(ROUNDS):
-            for product in (linear, nn.functional.linear):
-                start = clock(device)
-                product(x, weight, None)
-                best = min(best, clock(device) - start)
-        seconds += best
-        flops += 2.0 * ROWS * fan_in * fan_out
+    for fan_in, fan_out in ((width, width), (width, inner), (inner, width), (width, config.vocab_size)):
+        ones = partial(torch.ones, device=device, dtype=DTYPES[precision])
+        weight, x, grad = ones(fan_out, fan_in), ones(ROWS, fan_in), ones(ROWS, fan_out)
+        for ways in (
+            (partial(linear, x, weight, None), partial(nn.functional.linear, x, weight)),
+            (partial(linear, grad, weight.T, None), partial(torch.mm, grad, weight)),
+            (partial(torch.mm, grad.T, x),),
+        ):
+            seconds += min(_seconds(way, device) for way in ways for _ in range(ROUNDS))
+            flops += 2.0 * ROWS * fan_in * fan_out
     return flops / seconds
+
+
+def _seconds(product: Callable[[], object], device: torch.device) -> float:
+    start = clock(device)
+    product()
+    return clock(device) - start

@@ -1,9 +1,11 @@
 """Scores in less time: many word problems at once, and multiple choice without padding.
 
 ``gsm8k_vs_one_by_one``: GSM8K test problems with up to 256 new tokens in one process, against the same engine
-answering one problem after the other. ``mmlu_vs_padded``: MMLU's test questions by the letters' logits,
-against transformers with the same weights in batches of 16, padded on the left, as its ``forward`` is called
-without options; ``mmlu_vs_padded_last``: the same, told to compute the last logits only. 12.6 M parameters,
+answering one problem after the other; ``gsm8k_vs_transformers``: against ``transformers.generate`` with its
+cache, one problem after the other (``NUM_ALONE`` of them). ``mmlu_vs_padded``: MMLU's test questions by the
+letters' logits, against transformers with the same weights in batches of 16, padded on the left, as its
+``forward`` is called without options; ``mmlu_vs_padded_last``: the same, told to compute the last logits
+only. 12.6 M parameters,
 float32, two threads.
 
 Both sides get the same prompts in the chat format. The quick run takes a part of the rows (``NUM_QUICK``),
@@ -29,7 +31,7 @@ from picollm.infer.params import SamplingParams
 from picollm.tasks.registry import load_task
 from picollm.tasks.task import Task
 from picollm.tokenizer import Tokenizer
-from scripts.benchmarks.generate import SHAPE, both_sides
+from scripts.benchmarks.generate import SHAPE, both_sides, by_transformers
 
 NUM_QUICK = {"gsm8k": 128, "mmlu": 512}
 NUM_ALONE = 6
@@ -47,10 +49,10 @@ def run(full: bool = False) -> dict[str, Any]:
         checkpoint, theirs = both_sides(_tokenizer(tasks))
         assert checkpoint.format is None
         checkpoint = dataclasses.replace(checkpoint, format=ChatFormat.named("picollm", checkpoint.tokenizer))
-        problems, problem_rows = _problems(checkpoint, tasks[0], full)
+        problems, problem_rows = _problems(checkpoint, theirs, tasks[0], full)
         questions, question_rows = _questions(Engine(checkpoint), theirs, tasks[1])
         return {
-            "ratios": {"gsm8k_vs_one_by_one": problems, **questions},
+            "ratios": {**problems, **questions},
             "rows": problem_rows + question_rows,
         }
     finally:
@@ -73,7 +75,9 @@ def _tokenizer(tasks: list[Task]) -> Tokenizer:
     return Tokenizer.train(texts * 2, SHAPE.vocab_size, ChatFormat.required_tokens("picollm"))
 
 
-def _problems(checkpoint: Any, task: Task, full: bool) -> tuple[float, list[dict[str, Any]]]:
+def _problems(
+    checkpoint: Any, theirs: Any, task: Task, full: bool
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Return how many times as many tokens per second all problems together give as each alone."""
     params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
     # The longest first, as an evaluation asks them.
@@ -88,16 +92,20 @@ def _problems(checkpoint: Any, task: Task, full: bool) -> tuple[float, list[dict
     middle = time.perf_counter()
     together = Engine(checkpoint, num_slots=NUM_SLOTS).complete_many(prompts, params)
     end = time.perf_counter()
-    rows = []
+    render = checkpoint.format.render_for_completion
+    others = [by_transformers(theirs, [(render(prompt), NEW_TOKENS)])[0] for prompt in alone[:NUM_ALONE]]
+    rows, rates = [], []
     for way, replies, seconds in (
-        ("one by one", one_by_one, middle - start),
-        (f"{NUM_SLOTS} at a time", together, end - middle),
+        (f"{NUM_SLOTS} at a time", [reply.ids for reply in together], end - middle),
+        ("one by one", [reply.ids for reply in one_by_one], middle - start),
+        ("transformers, one by one", others, time.perf_counter() - end),
     ):
-        num = sum(len(reply.ids) for reply in replies)
-        row = {"task": "gsm8k", "way": way, "problems": len(replies), "tokens_per_s": round(num / seconds)}
+        num = sum(map(len, replies))
+        rates.append(num / seconds)
+        row = {"task": "gsm8k", "way": way, "problems": len(replies), "tokens_per_s": round(rates[-1])}
         rows.append({**row, "seconds": round(seconds, 1), "tokens": num})
-    ratio = (rows[1]["tokens"] / (end - middle)) / (rows[0]["tokens"] / (middle - start))
-    return ratio, rows
+    names = ("gsm8k_vs_one_by_one", "gsm8k_vs_transformers")
+    return {name: rates[0] / rate for name, rate in zip(names, rates[1:], strict=True)}, rows
 
 
 def _questions(engine: Engine, theirs: Any, task: Task) -> tuple[dict[str, float], list[dict[str, Any]]]:

@@ -56,7 +56,7 @@ def _run() -> dict[str, Any]:
         for round_number in range(NUM_ROUNDS + 1):
             # A fresh engine: prompts read in the round before must not be found in its cache.
             ours, our_seconds = _timed(_ours, Engine(checkpoint), requests)
-            others, their_seconds = _timed(_transformers, theirs, requests)
+            others, their_seconds = _timed(by_transformers, theirs, requests)
             same.append(ours == others)
             if round_number:  # the first round warms both sides up
                 seconds["picollm"].append(our_seconds)
@@ -107,7 +107,8 @@ def _ours(engine: Engine, requests: list[tuple[list[int], int]]) -> list[list[in
 
 
 @torch.inference_mode()
-def _transformers(theirs: Any, requests: list[tuple[list[int], int]]) -> list[list[int]]:
+def by_transformers(theirs: Any, requests: list[tuple[list[int], int]]) -> list[list[int]]:
+    """Return the new tokens of all requests, each a prompt and a number of tokens, as one padded batch."""
     width = max(len(prompt) for prompt, _ in requests)
     padding = [width - len(prompt) for prompt, _ in requests]
     out = theirs.generate(
