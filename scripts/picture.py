@@ -19,7 +19,7 @@ from picollm.cli.talk import Talk
 from picollm.infer.engine import Engine
 from picollm.infer.params import SamplingParams
 
-TYPED = ("What is the capital of Cambodia?", "/base", "What is 23 + 45?", "/tokens")
+TYPED = ("What is the capital of Cambodia?", "/base", "Who made you?", "What is 23 + 45?", "/tokens")
 # The greens of the chat page, on which black can be read.
 _COLORS = [tuple(theme.ansi_colors[number]) for number in range(16)]
 _COLORS[0], _COLORS[2], _COLORS[10] = (12, 58, 22), (166, 220, 174), (191, 232, 196)
