@@ -160,7 +160,7 @@ def _turned(x_THD: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
 def cross_entropy_(logits_SV: Tensor, targets_S: Tensor, scale: float) -> Tensor:
     """Return ``scale`` times the summed loss of the targets, float32; ``logits`` become its gradient."""
     if _natively(logits_SV):
-        low, high = torch.aminmax(targets_S)
+        low, high = torch.aminmax(targets_S) if len(targets_S) else (0, 0)
         if low < 0 or high >= logits_SV.shape[1]:
             raise IndexError(f"targets from {low} to {high}; logits are for {logits_SV.shape[1]} tokens")
         loss_S = logits_SV.new_empty(len(logits_SV), dtype=torch.float32)
@@ -178,5 +178,4 @@ def add_(total: Tensor, x: Tensor) -> None:
     if not (_natively(x) and total.is_contiguous() and x.dtype != total.dtype):
         total += x
         return
-    rows = len(x) if x.ndim > 1 else 1
-    native.call("add", x.dtype, total, x, rows, x.numel() // rows, x.numel() // rows)
+    native.call("add", x.dtype, total, x, x.numel())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from picollm.paths import environment
 
-VERSION = 2
+VERSION = 3
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
@@ -30,7 +30,7 @@ _SIGNATURES = {  # p: a tensor or None, f: a float, l: an integer; the number of
     "gate_backward": "ppplpp",
     "rotate": "pppflllp",
     "cross_entropy": "ppllfp",
-    "add": "pplll",
+    "add": "ppl",
     "attention": "ppppppllflllpppplpp",
     "attention_backward": "pppppppppllflllppp",
     "heads": "pppfppllllppp",

@@ -5,16 +5,20 @@
 
 /* --- root-mean-square normalization ------------------------------------------------------------------------ */
 
+/* One row; returns what it was multiplied by. */
+INLINE float OF(normalize)(const T *from, const T *weight, float eps, long width, T *to) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (long i = 0; i < width; i++) sum += READ(from[i]) * READ(from[i]);
+  float scale = 1.0f / __builtin_sqrtf(sum / (float)width + eps);
+  SIMD for (long i = 0; i < width; i++) to[i] = WRITE(READ(from[i]) * scale * READ(weight[i]));
+  return scale;
+}
+
 PER_PROCESSOR static void OF(norm_rows)(const T *x, const T *weight, float eps, long width, T *out, float *inverse,
                                         long lo, long hi) {
   for (long row = lo; row < hi; row++) {
-    const T *from = x + row * width;
-    T *to = out + row * width;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (long i = 0; i < width; i++) sum += READ(from[i]) * READ(from[i]);
-    float scale = 1.0f / __builtin_sqrtf(sum / (float)width + eps);
-    SIMD for (long i = 0; i < width; i++) to[i] = WRITE(READ(from[i]) * scale * READ(weight[i]));
+    float scale = OF(normalize)(x + row * width, weight, eps, width, out + row * width);
     if (inverse) inverse[row] = scale;
   }
 }
@@ -129,18 +133,11 @@ void OF(cross_entropy)(T *logits, const int64_t *targets, long rows, long width,
 
 /* --- sums in float32 of gradients in T ---------------------------------------------------------------------- */
 
-PER_PROCESSOR static void OF(add_rows)(float *sum, const T *x, long width, long stride, long lo, long hi) {
-  for (long row = lo; row < hi; row++) {
-    float *to = sum + row * stride;
-    const T *from = x + row * width;
-    SIMD for (long i = 0; i < width; i++) to[i] += READ(from[i]);
-  }
+PER_PROCESSOR static void OF(add_range)(float *sum, const T *x, long lo, long hi) {
+  SIMD for (long i = lo; i < hi; i++) sum[i] += READ(x[i]);
 }
 
-/* Rows of `sum` are `stride` apart, those of `x` lie together. */
-void OF(add)(float *sum, const T *x, long rows, long width, long stride, int threads) {
-  SPLIT(rows, width, OF(add_rows)(sum, x, width, stride, lo, hi));
-}
+void OF(add)(float *sum, const T *x, long size, int threads) { SPLIT(size, 1, OF(add_range)(sum, x, lo, hi)); }
 
 /* --- causal attention inside documents ---------------------------------------------------------------------- */
 
@@ -321,14 +318,7 @@ PER_PROCESSOR static void OF(heads_rows)(const T *qkv, const T *q_weight, const 
     for (long head = 0; head < H + K; head++, from += D) {
       const T *weight = head < H ? q_weight : k_weight, *turned = from;
       T *to = head < H ? q + (row * H + head) * D : k + (row * K + head - H) * D;
-      if (weight) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (long i = 0; i < D; i++) sum += READ(from[i]) * READ(from[i]);
-        float scale = 1.0f / __builtin_sqrtf(sum / (float)D + eps);
-        SIMD for (long i = 0; i < D; i++) normed[i] = WRITE(READ(from[i]) * scale * READ(weight[i]));
-        turned = normed;
-      }
+      if (weight) OF(normalize)(from, weight, eps, D, normed), turned = normed;
       OF(turn)(turned, cos + row * D / 2, sin + row * D / 2, 1.0f, D / 2, to);
     }
     memcpy(v + row * K * D, from, K * D * sizeof *from);

@@ -88,6 +88,10 @@ def test_cross_entropy_equals_torchs_and_leaves_its_gradient(dtype: torch.dtype,
     torch.testing.assert_close(given.double(), truth.grad, rtol=near, atol=near / 10)
 
 
+def test_no_targets_cost_nothing(arithmetic: str) -> None:
+    assert kernels.cross_entropy_(torch.zeros(0, 40), torch.zeros(0, dtype=torch.int64), 1.0) == 0.0
+
+
 def test_a_loss_that_is_not_a_number_stays_none(arithmetic: str) -> None:
     logits = torch.zeros(2, 40, dtype=torch.bfloat16)
     logits[1, 3] = torch.nan
