@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +46,34 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     elif not native.is_available():
         pytest.skip("the native kernels were not built; install with a C compiler")
     return str(request.param)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory with a file system of 2 MiB, or skip where nobody may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "picollm-test", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk that is really full needs the right to mount one; run the tests as root on Linux")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def nearly_full(disk: Path) -> Callable[[int], AbstractContextManager[Path]]:
+    """Return ``nearly_full(num_bytes)``: while the block runs, ``disk`` has room for that many bytes."""
+
+    @contextmanager
+    def filled(room: int) -> Iterator[Path]:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - room)))
+        try:
+            yield disk
+        finally:
+            filler.unlink()
+
+    return filled
 
 
 @pytest.fixture(scope="session")

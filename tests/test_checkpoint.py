@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -9,6 +10,8 @@ import random
 import runpy
 import shutil
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import torch
 from picollm.chat.conversation import Conversation, Message, Part
 from picollm.chat.format import ChatFormat
 from picollm.checkpoint import Checkpoint, Record, grow_embeddings, verify
-from picollm.errors import CheckpointError, FormatMismatchError, InputError
+from picollm.errors import CheckpointError, FormatMismatchError, InputError, UnavailableError
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
 from picollm.tokenizer import Tokenizer
@@ -194,6 +197,22 @@ def test_a_save_killed_anywhere_leaves_the_old_checkpoint_or_the_new_one(saved: 
             break
         assert process.exitcode == -signal.SIGKILL
     assert len(kept) > 8 and kept == sorted(kept, reverse=True) and not kept[-1]
+
+
+def test_a_save_on_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(
+    model: Model, tokenizer: Tokenizer, disk: Path, nearly_full: Callable[[int], AbstractContextManager[Path]]
+) -> None:
+    chat_format = ChatFormat.named("picollm", tokenizer)
+    place, other = disk / "ckpt", Model(dataclasses.replace(model.config), seed=5)
+    Checkpoint.save(place, model, tokenizer, chat_format, Record("sft"))
+    size = sum(file.stat().st_size for file in place.iterdir())
+    for room in (0, 1, 4096, size // 4, size // 2, size - 4096):
+        with nearly_full(room), pytest.raises(UnavailableError, match="no room left on the disk") as error:
+            Checkpoint.save(place, other, tokenizer, chat_format, Record("sft"))
+        assert "\n" not in str(error.value) and [*disk.iterdir()] == [place]
+        assert torch.equal(logits(Checkpoint.load(place).model), logits(model))
+    Checkpoint.save(place, other, tokenizer, chat_format, Record("sft"))
+    assert torch.equal(logits(Checkpoint.load(place).model), logits(other))
 
 
 def test_a_foreign_directory_without_a_record_is_an_import(saved: Path, model: Model) -> None:

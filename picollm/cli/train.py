@@ -27,6 +27,9 @@ Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the res
 SaveEvery = Annotated[int | None, tyro.conf.arg(help="steps between saved training states")]
 Track = Annotated[str | None, tyro.conf.arg(help="send metrics to wandb or trackio too")]
 Shard = Annotated[str | None, tyro.conf.arg(help="full: spread the model over all processes (FSDP2)")]
+Precision = Annotated[str | None, tyro.conf.arg(help="what the model computes in: auto, fp32 or bf16")]
+Device = Annotated[str | None, tyro.conf.arg(help="cpu, cuda or mps; default: the recipe's")]
+Compile = Annotated[bool, tyro.conf.arg(help="compile the layers with torch.compile; for GPUs")]
 PICO_CPU = Path("pico-cpu")
 Settings = TypeVar("Settings", SftRecipe, TrainConfig)
 
@@ -62,6 +65,9 @@ def pretrain(
     ] = None,
     out: Path | None = None,
     save_every: SaveEvery = None,
+    precision: Precision = None,
+    device: Device = None,
+    compile: Compile = False,
     track: Track = None,
     shard: Shard = None,
     json: Json = False,
@@ -72,7 +78,9 @@ def pretrain(
     recipe = read_recipe(config, data_root)
     out = out or paths.home() / "base"
     tokenizer = tokenizer or paths.home() / "tokenizer"
-    part = dataclasses.replace(recipe.pretrain, train=_changed(recipe.pretrain.train, save_every=save_every))
+    hardware = {"precision": precision, "device": device, "compile": compile or None}
+    schedule = _changed(recipe.pretrain.train, save_every=save_every, **hardware)
+    part = dataclasses.replace(recipe.pretrain, train=schedule)
     recipe = dataclasses.replace(recipe, pretrain=part)
     record = run(
         recipe, tokenizer, out, data_root=data_root, progress=progress(), track=track, shard=_sharded(shard)
@@ -102,6 +110,9 @@ def sft(
     lora_rank: Annotated[int | None, tyro.conf.arg(help="train a LoRA adapter of this rank")] = None,
     lora_alpha: Annotated[float | None, tyro.conf.arg(help="its weight; default: twice the rank")] = None,
     lora_targets: Annotated[str | None, tyro.conf.arg(help="its matrices: q_proj,v_proj,...")] = None,
+    precision: Precision = None,
+    device: Device = None,
+    compile: Compile = False,
     track: Track = None,
     shard: Shard = None,
     allow_format_mismatch: AllowMismatch = False,
@@ -116,6 +127,9 @@ def sft(
         "learning_rate": learning_rate,
         "tokens_per_step": tokens_per_step,
         "save_every": save_every,
+        "precision": precision,
+        "device": device,
+        "compile": compile or None,
     }
     horizon: dict[str, Any] = (
         {} if epochs is None else {"epochs": epochs, "num_tokens": None, "num_steps": None}

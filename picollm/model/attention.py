@@ -21,6 +21,7 @@ from torch import Tensor
 
 from picollm.errors import InputError
 from picollm.model import native
+from picollm.model.varlen import Varlen
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,15 @@ class Documents:
     """Where the documents of one flat stream end, and which of its tokens ask.
 
     ``select[S]`` are the increasing indices of the tokens whose hidden states are wanted, None for all;
-    ``selected_ends[N]`` is how many of them come before the end of each of the N documents.
+    ``selected_ends[N]`` is how many of them come before the end of each of the N documents. ``varlen``
+    answers all documents in one call, where that can be done.
     """
 
     positions: Tensor
     ends: Tensor
     select: Tensor | None = None
     selected_ends: Tensor | None = None
+    varlen: Varlen | None = None
 
     @classmethod
     def of(cls, positions: Tensor, select: Tensor | None) -> Documents:
@@ -49,7 +52,8 @@ class Documents:
                 "positions begin inside a document; without a cache the first position must be 0."
             )
         ends = torch.cat([starts[1:], starts.new_tensor([len(positions)])])
-        return cls(positions, ends, select, None if select is None else torch.searchsorted(select, ends))
+        selected_ends = None if select is None else torch.searchsorted(select, ends)
+        return cls(positions, ends, select, selected_ends, Varlen.of(ends))
 
     def attend(self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, scale: float, window: int | None) -> Tensor:
         """Return what each query reads from its own document up to itself, ``[T, H, D]``.
@@ -57,10 +61,17 @@ class Documents:
         With ``window``, only from the last ``window`` tokens, itself included. When only the selected tokens
         ask (``q`` is ``[S, H, D]``), the result is ``[S, H, D]``.
         """
+        select = None if len(q_THD) == len(k_TKD) else self.select
+        if self.varlen is not None and self.varlen.takes(q_THD):
+            if select is None:
+                return self.varlen.attend(q_THD, k_TKD, v_TKD, scale, window)
+            # All must ask: those that were not selected ask with zeros.
+            asking = q_THD.new_zeros(len(k_TKD), *q_THD.shape[1:]).index_copy(0, select, q_THD)
+            return self.varlen.attend(asking, k_TKD, v_TKD, scale, window)[select]
         at, ends = self.positions, self.ends
-        if self.select is not None and self.selected_ends is not None and len(q_THD) < len(k_TKD):
-            at, ends = self.positions[self.select], self.selected_ends
-        if native.takes(q_THD, k_TKD, v_TKD) and native.is_plain(q_THD):
+        if select is not None and self.selected_ends is not None:
+            at, ends = self.positions[select], self.selected_ends
+        if native.is_plain(q_THD) and native.takes(q_THD, k_TKD, v_TKD):
             out: Tensor = _Native.apply(q_THD, k_TKD, v_TKD, at, ends, self.ends, scale, window or 0)  # type: ignore[no-untyped-call]
             return out
         asked, lengths = (torch.diff(x, prepend=x.new_zeros(1)).tolist() for x in (ends, self.ends))

@@ -187,16 +187,18 @@ PER_PROCESSOR static void OF(attention_head)(const T *q, const T *k, const T *v,
       OF(gather)(q + (first * H + g) * D, count, H * D, D, scale, asked, width);
       long start = window && at[first] >= window ? (at[first] - window + 1) / KEYS * KEYS : 0;
       for (long block = start; block <= at[first + count - 1]; block += KEYS) {
+        long seen = at[first + count - 1] + 1 - block < KEYS ? at[first + count - 1] + 1 - block : KEYS,
+             columns = padded(seen, 2 * LANES);
         memset(scores, 0, sizeof scores);
-        multiply(asked, width, 1, keys + block * width, KEYS, scores, KEYS, rows, KEYS, D);
+        multiply(asked, width, 1, keys + block * width, KEYS, scores, KEYS, rows, columns, D);
         for (long i = 0; i < count; i++) {
           float *x = scores + i * KEYS, high = most[i], sum = 0;
           int to = at[first + i] + 1 - block < KEYS ? at[first + i] + 1 - block : KEYS,
               from = window && at[first + i] + 1 - window > block ? at[first + i] + 1 - window - block : 0;
 #pragma omp simd reduction(max : high)
-          for (int j = 0; j < KEYS; j++) high = j >= from && j < to && x[j] > high ? x[j] : high;
+          for (int j = 0; j < columns; j++) high = j >= from && j < to && x[j] > high ? x[j] : high;
 #pragma omp simd reduction(+ : sum)
-          for (int j = 0; j < KEYS; j++) {
+          for (int j = 0; j < columns; j++) {
             float weight = exponential(x[j] - high);
             x[j] = j >= from && j < to ? weight : 0;
             sum += x[j];
@@ -205,8 +207,7 @@ PER_PROCESSOR static void OF(attention_head)(const T *q, const T *k, const T *v,
           most[i] = high, total[i] = total[i] * fade + sum;
           if (fade != 1) SIMD for (long d = 0; d < width; d++) answer[i * width + d] *= fade;
         }
-        multiply(scores, KEYS, 1, values + block * width, width, answer, width, rows, width,
-                 text.num_keys - block < KEYS ? text.num_keys - block : KEYS);
+        multiply(scores, KEYS, 1, values + block * width, width, answer, width, rows, width, seen);
       }
       for (long i = 0; i < count; i++) {
         OF(scatter)(answer + i * width, width, 1 / total[i], 1, D, out + ((first + i) * H + g) * D, 0);
@@ -266,22 +267,24 @@ PER_PROCESSOR static void OF(attention_backward_head)(const T *grad, const T *ou
       }
       long start = window && at[first] >= window ? (at[first] - window + 1) / KEYS * KEYS : 0;
       for (long block = start; block <= at[first + count - 1]; block += KEYS) {
+        long seen = at[first + count - 1] + 1 - block < KEYS ? at[first + count - 1] + 1 - block : KEYS,
+             columns = padded(seen, 2 * LANES);
         memset(weights, 0, sizeof weights), memset(scores, 0, sizeof scores);
-        multiply(asked, width, 1, keys_T + block * width, KEYS, weights, KEYS, rows, KEYS, D);
-        multiply(g_out, width, 1, values_T + block * width, KEYS, scores, KEYS, rows, KEYS, D);
+        multiply(asked, width, 1, keys_T + block * width, KEYS, weights, KEYS, rows, columns, D);
+        multiply(g_out, width, 1, values_T + block * width, KEYS, scores, KEYS, rows, columns, D);
         for (long i = 0; i < count; i++) {
           float *w = weights + i * KEYS, *x = scores + i * KEYS, total = log_sum[(first + i) * H + g];
           int to = at[first + i] + 1 - block < KEYS ? at[first + i] + 1 - block : KEYS,
               from = window && at[first + i] + 1 - window > block ? at[first + i] + 1 - window - block : 0;
-          SIMD for (int j = 0; j < KEYS; j++) {
+          SIMD for (int j = 0; j < columns; j++) {
             float weight = exponential(w[j] - total);
             w[j] = j >= from && j < to ? weight : 0;
             x[j] = w[j] * (x[j] - mean[i]);
           }
         }
-        multiply(weights, 1, KEYS, g_out, width, sum_v + block * width, width, KEYS, width, count);
-        multiply(scores, 1, KEYS, asked, width, sum_k + block * width, width, KEYS, width, count);
-        multiply(scores, KEYS, 1, keys + block * width, width, sum_q, width, rows, width, KEYS);
+        multiply(weights, 1, KEYS, g_out, width, sum_v + block * width, width, columns, width, count);
+        multiply(scores, 1, KEYS, asked, width, sum_k + block * width, width, columns, width, count);
+        multiply(scores, KEYS, 1, keys + block * width, width, sum_q, width, rows, width, seen);
       }
       OF(scatter)(sum_q, width, scale, count, D, grad_q + (first * H + g) * D, H * D);
     }

@@ -56,6 +56,8 @@ class TrainConfig:
     """What the model computes in; masters, optimizer and loss are fp32. ``auto`` measures both on a batch."""
     device: str = "cpu"
     """Where to train: ``cpu``, ``cuda`` (each process takes its own), ``mps``."""
+    compile: bool = False
+    """Compile the layers with ``torch.compile``: for GPUs; on a CPU the native kernels are faster."""
     explosion_factor: float = 3.0
     """Stop when the smoothed loss exceeds this multiple of the first step's loss."""
 

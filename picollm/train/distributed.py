@@ -6,6 +6,7 @@ to stop.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from picollm import paths
+from picollm.errors import InputError
 
 Choice = TypeVar("Choice")
 BUCKET_ELEMENTS = 16 << 20  # 64 MiB of fp32 gradients per message
@@ -91,7 +93,18 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Yield this process's Ranks: alone, or as one of those that torchrun started."""
+    """Yield this process's Ranks: alone, or as one of those that torchrun started.
+
+    Raises:
+        InputError: torch has no such device here.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error).strip().splitlines()[0].rstrip("."), 100)
+        raise InputError(
+            f"device {device!r} cannot be used here ({reason}); expected cpu, or cuda or mps where one is."
+        ) from error
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return

@@ -17,6 +17,7 @@ from picollm.progress import SILENT, Progress
 from picollm.train.arithmetic import necessary_flops
 from picollm.train.batches import Batches
 from picollm.train.calibrate import clock, faster_precision, matrix_rate
+from picollm.train.compiling import compiled
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.divergence import check_alive
@@ -97,7 +98,8 @@ def train(
         model = model if shard else model.to(config.device)
         run = Run(model, batches, config, ranks, run_dir, validate, progress, trackers, shard)
         try:
-            run.go()
+            with compiled(run.model.model.layers, config.compile):
+                run.go()
         finally:
             trackers.close()
             if not shard:

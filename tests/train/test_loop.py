@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,29 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert sorted((tmp_path / "parts" / "state").iterdir()) == before
     train(again, batches, config, run_dir=tmp_path / "parts")
     _assert_identical(_weights(straight), _weights(again))
+
+
+def test_a_run_on_a_disk_that_is_full_at_any_moment_goes_on_when_there_is_room(
+    new_model: Callable[..., Model],
+    batches: Batches,
+    tmp_path: Path,
+    disk: Path,
+    nearly_full: Callable[[int], AbstractContextManager[Path]],
+) -> None:
+    straight, again = new_model(), new_model()
+    config = TrainConfig(**{**STEPS, "save_every": 4, "keep_states": 1})
+    whole = train(straight, batches, config, run_dir=tmp_path / "whole")
+    size = sum(file.stat().st_size for file in (tmp_path / "whole" / "state").rglob("*") if file.is_file())
+    for room in (0, 1, size // 2, size - 4096, size + 4096, 2 * size - 4096):
+        with (
+            nearly_full(room) as place,
+            pytest.raises(UnavailableError, match="no room left on the disk") as error,
+        ):
+            train(new_model(), batches, config, run_dir=place / "run")
+        assert "\n" not in str(error.value)
+    rest = train(again, batches, config, run_dir=disk / "run")
+    _assert_identical(_weights(straight), _weights(again))
+    assert _untimed(rest) == _untimed(whole)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
