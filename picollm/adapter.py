@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picollm.chat.format import ChatFormat
-from picollm.errors import CheckpointError, InputError
-from picollm.files import RECORD, TEMPLATE, fingerprint, write_json
+from picollm.errors import CheckpointError
+from picollm.files import RECORD, TEMPLATE, check_replaceable, fingerprint, write_json
 from picollm.model.llama import Model
 from picollm.model.lora import add_lora, merge_lora
 from picollm.model.lora_config import Lora
@@ -37,10 +37,7 @@ def save_adapter(
     directory: Path, model: Model, lora: Lora, base: Path, fmt: ChatFormat, record: Record
 ) -> Record:
     """Write the adapter of ``model`` to ``directory``, or nothing; return the record as it was written."""
-    if directory.exists() and not (directory / RECORD).is_file() and any(directory.iterdir()):
-        raise InputError(
-            f"{directory} exists and is no checkpoint; it will not be replaced. Choose another place."
-        )
+    check_replaceable(directory)
     with atomic_directory(directory) as place:
         tensors = {
             f"{_PREFIX}{name}.weight": parameter.detach().cpu().float().contiguous()

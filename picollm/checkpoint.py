@@ -26,7 +26,16 @@ import torch
 from picollm import adapter
 from picollm.chat.format import ChatFormat
 from picollm.errors import CheckpointError, FormatMismatchError, InputError
-from picollm.files import RECORD, TEMPLATE, check_files, fingerprint, read_json, read_text, write_json
+from picollm.files import (
+    RECORD,
+    TEMPLATE,
+    check_files,
+    check_replaceable,
+    fingerprint,
+    read_json,
+    read_text,
+    write_json,
+)
 from picollm.hub import resolve
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
@@ -150,14 +159,7 @@ class Checkpoint:
             UnavailableError: no room on the disk, or no permission.
         """
         target = Path(directory)
-        if (
-            target.exists()
-            and not (target / RECORD).is_file()
-            and (target.is_file() or any(target.iterdir()))
-        ):
-            raise InputError(
-                f"{target} exists and is no checkpoint; it will not be replaced. Choose another place."
-            )
+        check_replaceable(target)
         _check_tokenizer(target, tokenizer, model.config)
         with atomic_directory(target) as place:
             write_model(place, model, dtype)

@@ -26,6 +26,8 @@ class PicoError(Exception):
 
     exit_code = 1
     http_status = 500
+    told = False
+    """Whether another process of the same run says it already."""
 
 
 class InputError(PicoError, ValueError):

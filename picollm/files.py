@@ -14,12 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from picollm.errors import CheckpointError
+from picollm.errors import CheckpointError, InputError
 
 RECORD, TEMPLATE = "record.json", "chat_template.jinja"
 PIECE_BYTES = 16 << 20
 _BUFFER_BYTES = 256 << 10  # small enough to stay in a core's cache between reading and hashing
 _TEXT_BYTES = 64 << 20
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise InputError when ``directory`` holds something that is no checkpoint and not ours to replace."""
+    if not directory.exists() or (directory / RECORD).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise InputError(
+            f"{directory} exists and is no checkpoint; it will not be replaced. Choose another place."
+        )
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def _sync(path: Path) -> None:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP)
 
 
 @contextmanager
@@ -74,6 +75,10 @@ def disk_errors(target: Path) -> Iterator[None]:
         if number in _FORBIDDEN:
             raise UnavailableError(
                 f"not allowed to write {target} ({os.strerror(number)}). Choose another place."
+            ) from error
+        if number in _NO_PLACE and isinstance(error, OSError):
+            raise UnavailableError(
+                f"cannot write {target} ({error.filename}: {os.strerror(number)}). Choose another place."
             ) from error
         raise
 

@@ -90,7 +90,8 @@ def _run(name: str, arguments: list[str]) -> int:
             return 0
         return int(parse(title, command, arguments)() or 0)
     except PicoError as error:
-        print(f"picollm: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"picollm: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("picollm"):

@@ -173,9 +173,12 @@ def _lora(known: Lora | None, rank: int | None, alpha: float | None, targets: st
         if alpha is not None or targets is not None:
             raise InputError("--lora-alpha and --lora-targets change an adapter; add --lora-rank, usually 8.")
         return None
-    rank = rank or (known or Lora()).rank
+    known_rank = (known or Lora()).rank
+    rank = known_rank if rank is None else rank
     wanted = tuple(name.strip() for name in targets.split(",")) if targets else (known or Lora()).targets
-    return Lora(rank, alpha or (2.0 * rank if known is None else known.alpha), wanted)
+    if alpha is None:
+        alpha = 2.0 * rank if known is None else known.alpha
+    return Lora(rank, alpha, wanted)
 
 
 def _report(what: str, out: Path, record: Record, json: bool) -> None:

@@ -28,7 +28,7 @@ class Source:
     location: str | None = None
     """A file, a directory below --data-root, or ``hub:org/name@revision``; left out, the task's own place."""
     split: str = "train"
-    """Which rows: train, validation or test."""
+    """Which rows: only those of ``train`` are there to learn from."""
     weight: float = 1.0
     """How often each row is seen in one epoch: 2.0 twice, 0.5 every second row (another half each epoch)."""
     share: float | None = None
@@ -54,6 +54,11 @@ class Source:
             raise InputError(
                 f"mixture source {self.label!r} has share {self.share} and weight {self.weight}; "
                 "expected a share above 0, up to 1, and then no weight."
+            )
+        if self.split in ("validation", "test"):
+            raise InputError(
+                f"mixture source {self.label!r} is to learn from the {self.split} split, which is there to "
+                'judge by. Leave split out, or say split = "train".'
             )
         if self.limit is not None and self.limit < 1:
             raise InputError(

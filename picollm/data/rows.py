@@ -80,11 +80,12 @@ class Rows(Sequence[Row]):
         """Return the first ``limit`` rows, or all of them."""
         return self if limit is None else self._selected(self._indices[:limit], "limit")
 
-    def filtered(self, wanted: Filter) -> Rows:
+    def filtered(self, wanted: Filter, *, may_be_empty: bool = False) -> Rows:
         """Return the rows whose columns have the values in ``wanted``: one value, or one of a list.
 
         Raises:
-            DataError: A row has no such column, or no row is left; the text names values that are there.
+            DataError: A row has no such column, or no row is left (unless that ``may_be_empty``); the text
+                names values that are there.
         """
         if not wanted:
             return self
@@ -93,7 +94,7 @@ class Rows(Sequence[Row]):
             options = value if isinstance(value, list | tuple) else [value]
             values = self._column(column)
             kept &= np.fromiter((each in options for each in values), np.bool_, len(self))
-            if not kept.any():
+            if not kept.any() and not may_be_empty:
                 known = ", ".join(sorted({f"{each!r:.40}" for each in values})[:8])
                 raise DataError(f"{self.name}: no row has {column} = {value!r:.80}; it has {known}.")
         return self.select(np.flatnonzero(kept), "filter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from picollm.errors import InputError
@@ -21,7 +22,7 @@ class Lora:
     """The kinds of matrices that get one; all of them by default."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
             raise InputError(
                 f"LoRA rank {self.rank} and alpha {self.alpha:g}; expected a rank of 1 or more, usually 8, "
                 "and an alpha above 0, usually twice the rank."

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from picollm import paths
+from picollm.chat.conversation import Conversation
 from picollm.checkpoint import Checkpoint
 from picollm.data.documents import open_corpus
 from picollm.eval.compare import Limits, compare
@@ -86,7 +87,7 @@ def _measure(
         sft,
         tasks=tasks,
         prompts=prompts,
-        conversations=held_out(recipe, data_root, sft.format) if sft.format else {},
+        conversations=_held_out(recipe, base, sft, data_root, progress),
         texts=corpus.validation,
         limits=Limits(part.limit, part.base_limit, part.limits, part.max_tokens),
         seed=recipe.seed,
@@ -96,6 +97,15 @@ def _measure(
     own = StageTime("comparison", comparison.seconds, peak_rss_mib())
     stages = (*_recorded(base), *_recorded(sft), own)
     return dataclasses.replace(comparison, stages=stages, overlaps=_overlaps(sft))
+
+
+def _held_out(
+    recipe: Recipe, base: Checkpoint, sft: Checkpoint, data_root: Path | None, progress: Progress
+) -> dict[str, list[Conversation]]:
+    if sft.format is None:
+        return {}
+    context = min(each.model.config.max_position_embeddings for each in (base, sft))
+    return held_out(recipe, data_root, sft.format, context, progress)
 
 
 def _overlaps(checkpoint: Checkpoint) -> tuple[SourceOverlap, ...]:

@@ -125,6 +125,8 @@ class Recipe:
     compare: CompareRecipe = CompareRecipe()
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected 0 or more.")
         check_mixture(self.mixture, self.stage)
 
 

@@ -81,10 +81,27 @@ def open_source(source: Source, split: str, recipe: Recipe, data_root: Path | No
     return task
 
 
-def held_out(recipe: Recipe, data_root: Path | None, fmt: ChatFormat) -> dict[str, list[Conversation]]:
-    """Return the validation rows of each source, by its name."""
-    opened = {s.label: open_source(s, "validation", recipe, data_root) for s in recipe.mixture}
-    return {name: [sayable(conversation, fmt) for conversation in task] for name, task in opened.items()}
+def held_out(
+    recipe: Recipe, data_root: Path | None, fmt: ChatFormat, context: int, progress: Progress
+) -> dict[str, list[Conversation]]:
+    """Return the validation rows of each source that fit ``context`` tokens, by its name; say what is lost.
+
+    A source has none when it is small: only every 50th row of a set without a validation split is held out.
+    """
+    found = {}
+    for source in recipe.mixture:
+        task = open_source(source, "validation", recipe, data_root)
+        conversations = [sayable(conversation, fmt) for conversation in task]
+        lengths = [len(rendered.ids) for rendered in fmt.render_batch(conversations)]
+        fitting = [c for c, n in zip(conversations, lengths, strict=True) if n <= context]
+        if fitting:
+            found[source.label] = fitting
+        if not fitting or len(fitting) < len(conversations):
+            progress.note(
+                f"validation of {source.label}: {len(fitting)} of {len(conversations)} held-out "
+                f"conversations fit {context} tokens{'' if fitting else ', so it has no validation loss'}"
+            )
+    return found
 
 
 def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Task]:
@@ -202,18 +219,26 @@ def _write_counts(place: Path, counts: Counter[str], overlaps: Sequence[Overlap]
         "compared_with": [each.file for each in overlaps],
         "written": {path.name: file_sha256(path) for path in sorted(place.iterdir())},
     }
+    document["checksum"] = _checksum(document)
     (place / COUNTED).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def _whole(place: Path) -> bool:
     """Return whether a shard is there with all its files as they were written."""
     try:
-        written = json.loads((place / COUNTED).read_text(encoding="utf-8"))["written"]
+        document = json.loads((place / COUNTED).read_text(encoding="utf-8"))
+        if document.pop("checksum") != _checksum(document):
+            return False
+        written = document["written"]
         return INDEX in written and all(
             file_sha256(place / name) == digest for name, digest in written.items()
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _key(
@@ -265,7 +290,7 @@ def _alone(cache: Path, progress: Progress) -> Iterator[None]:
 
 
 def _note_losses(provenance: Sequence[dict[str, Any]], limit: int, too_long: str, progress: Progress) -> None:
-    kept = " ({parts} parts kept)" if too_long == "split" else ""
+    kept = " ({parts} parts kept, {left_out} exchanges left out)" if too_long == "split" else ""
     longer = [f"{p['name']} {p['too_long']}{kept.format(**p)}" for p in provenance if p["too_long"]]
     if longer:
         progress.note(f"longer than {limit} tokens ({too_long}): {', '.join(longer)}")

@@ -11,8 +11,9 @@ import torch
 from picollm.chat.format import ChatFormat, Rendered
 from picollm.checkpoint import Checkpoint, Record
 from picollm.data.documents import Corpus, open_corpus
-from picollm.errors import CheckpointError
+from picollm.errors import CheckpointError, InputError
 from picollm.eval.bits import bits_per_byte
+from picollm.files import check_replaceable
 from picollm.model.config import ModelConfig
 from picollm.model.llama import Model
 from picollm.progress import SILENT, Progress
@@ -24,6 +25,7 @@ from picollm.train.distributed import Ranks, joined
 from picollm.train.examples import Examples
 from picollm.train.loop import train
 from picollm.train.plots import draw_curves
+from picollm.train.sharding import check_shards
 from picollm.train.tracking import Trackers
 
 
@@ -64,6 +66,11 @@ def _pretrain(
     track: str | None,
     shard: bool,
 ) -> Record:
+    check_replaceable(out)
+    if shard:
+        check_shards(ranks)
+    if recipe.pretrain.train.num_tokens is None:
+        raise InputError("[pretrain.train] has no num_tokens; base training is measured in tokens.")
     tokenizer = Tokenizer.load(tokenizer_dir)
     fmt = ChatFormat.named(recipe.sft.format, tokenizer)
     part = recipe.pretrain
@@ -72,7 +79,12 @@ def _pretrain(
     )
     stage = Stage(
         out,
-        {"pretrain": part, "seed": recipe.seed, "data": corpus.provenance, "format": fmt.fingerprint},
+        {
+            "pretrain": {**dataclasses.asdict(part), "train": part.train.learning()},
+            "seed": recipe.seed,
+            "data": corpus.provenance,
+            "format": fmt.fingerprint,
+        },
         rows={source["source"]: source["documents"] for source in corpus.provenance if "documents" in source},
         ranks=ranks,
     )
@@ -82,6 +94,7 @@ def _pretrain(
 
     with stage.running() as measured:
         model = Model(model_config(part.shape, tokenizer), seed=recipe.seed)
+        trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
         examples = _read(corpus, fmt, part, progress)
         batches = Batches(examples, part.batch_tokens, recipe.seed)
         progress.note(
@@ -95,23 +108,23 @@ def _pretrain(
             run_dir=stage.run_dir,
             validate=lambda trained: {"bits_per_byte": bits_per_byte(trained, fmt, corpus.validation)},
             progress=progress,
-            trackers=Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first),
+            trackers=trackers,
             shard=shard,
         )
-    record = Record(
-        stage="pretrain",
-        config=dataclasses.asdict(recipe),
-        seed=recipe.seed,
-        data=[{**source, "tokens": examples.num_tokens} for source in corpus.provenance],
-        parent=None,
-        format=fmt.to_record(),
-        curve=result.curve,
-        measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
-    )
-    if ranks.first:
-        draw_curves(stage.run_dir, result.curve)
-        Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
-    ranks.wait()
+        record = Record(
+            stage="pretrain",
+            config=dataclasses.asdict(recipe),
+            seed=recipe.seed,
+            data=[{**source, "tokens": examples.num_tokens} for source in corpus.provenance],
+            parent=None,
+            format=fmt.to_record(),
+            curve=result.curve,
+            measured={**measured(), **result.measured},
+        )
+        if ranks.first:
+            draw_curves(stage.run_dir, result.curve)
+            Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
+        ranks.wait()
     return record
 
 

@@ -17,7 +17,16 @@ from picollm.train.examples import Examples
 from picollm.train.stored import Block
 
 ROWS_PER_PART = 256
-COUNTS = ("rows", "too_long", "parts", "without_targets", "examples", "tokens", "supervised_tokens")
+COUNTS = (
+    "rows",
+    "too_long",
+    "parts",
+    "left_out",
+    "without_targets",
+    "examples",
+    "tokens",
+    "supervised_tokens",
+)
 
 
 class Part(NamedTuple):
@@ -68,26 +77,28 @@ class Renderer:
             rendered = self.fmt.render_conversation(conversation)
             pieces = [rendered]
             if len(rendered.ids) > self.limit:
-                pieces = self._cut(conversation, rendered, task.rows.where(row))
-                counts.update(too_long=1, parts=len(pieces))
+                pieces, left_out = self._cut(conversation, rendered, task.rows.where(row))
+                counts.update(too_long=1, parts=len(pieces), left_out=left_out)
             for piece in pieces:
-                if examples.append(piece, task.name):
+                if examples.append(piece, task.name, row):
                     counts.update(tokens=len(piece.ids), supervised_tokens=sum(piece.loss_mask))
         counts.update(examples=len(examples), without_targets=examples.num_without_targets)
         return RenderedPart(Block.of(examples), counts, self.evaluation.matches(said))
 
-    def _cut(self, conversation: Conversation, whole: Rendered, where: str) -> list[Rendered]:
-        """Return what the named rule keeps of a conversation that is longer than the limit."""
+    def _cut(self, conversation: Conversation, whole: Rendered, where: str) -> tuple[list[Rendered], int]:
+        """Return what the named rule keeps of a too long conversation, and how many exchanges it drops."""
         if self.too_long == "raise":
             raise ContextError(
                 f"{where} is {len(whole.ids)} tokens; at most {self.limit} are allowed. "
                 "Raise --max-tokens, or pass --too-long drop or split."
             )
-        return [] if self.too_long == "drop" else split(self.fmt, conversation, self.limit)
+        if self.too_long == "drop":
+            return [], sum(message.role == "user" for message in conversation.messages)
+        return split(self.fmt, conversation, self.limit)
 
 
-def split(fmt: ChatFormat, conversation: Conversation, limit: int) -> list[Rendered]:
-    """Return the conversation in parts of whole exchanges that fit; one too long by itself is left out.
+def split(fmt: ChatFormat, conversation: Conversation, limit: int) -> tuple[list[Rendered], int]:
+    """Return the conversation in parts of whole exchanges that fit; how many were left out, too long alone.
 
     Every part keeps the system message, so each still is a conversation that could have taken place.
     """
@@ -97,6 +108,7 @@ def split(fmt: ChatFormat, conversation: Conversation, limit: int) -> list[Rende
     found: list[Rendered] = []
     taken: tuple[Message, ...] = ()
     best: Rendered | None = None
+    left_out = 0
     for exchange in exchanges:
         longer = fmt.render_conversation(Conversation((*system, *taken, *exchange)))
         if len(longer.ids) <= limit:
@@ -104,8 +116,10 @@ def split(fmt: ChatFormat, conversation: Conversation, limit: int) -> list[Rende
             continue
         found += [best] if best is not None else []
         alone = fmt.render_conversation(Conversation((*system, *exchange)))
-        taken, best = (tuple(exchange), alone) if len(alone.ids) <= limit else ((), None)
-    return [*found, best] if best is not None else found
+        fits = len(alone.ids) <= limit
+        taken, best = (tuple(exchange), alone) if fits else ((), None)
+        left_out += not fits
+    return [*found, best] if best is not None else found, left_out
 
 
 def sayable(conversation: Conversation, fmt: ChatFormat) -> Conversation:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,18 +16,21 @@ from picollm.chat.format import ChatFormat
 from picollm.checkpoint import Checkpoint, Record, grow_embeddings
 from picollm.errors import InputError
 from picollm.eval.bits import assistant_losses
+from picollm.files import check_replaceable
 from picollm.model.llama import Model
 from picollm.model.lora import add_lora
 from picollm.progress import SILENT, Progress
 from picollm.recipes.config import Recipe
 from picollm.recipes.conversations import evaluation_tasks, held_out, open_source, read_mixture
 from picollm.recipes.stage import Stage
+from picollm.tasks.task import Task
 from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.loop import train
 from picollm.train.plan import batches_per_step
 from picollm.train.plots import draw_curves
+from picollm.train.sharding import check_shards
 from picollm.train.tracking import Trackers
 
 
@@ -77,70 +81,93 @@ def _finetune(
     shard: bool,
 ) -> Record:
     part = recipe.sft
+    check_replaceable(out)
+    if shard:
+        check_shards(ranks)
     tasks = [open_source(source, source.split, recipe, data_root) for source in recipe.mixture]
-    inputs = {
-        "sft": part,
-        "mixture": recipe.mixture,
-        "stages": recipe.stage,
-        "seed": recipe.seed,
-        "base": base.weights_sha256,
-        "data": [task.rows.digest for task in tasks],
-    }
-    stage = Stage(out, inputs, rows={task.rows.name: len(task) for task in tasks}, ranks=ranks)
+    rows = {source.label: len(task) for source, task in zip(recipe.mixture, tasks, strict=True)}
+    stage = Stage(out, _inputs(recipe, base, tasks), rows=rows, ranks=ranks)
     if stage.finished():
         progress.note(f"sft: {out} is up to date")
         return Checkpoint.load(out).record
 
     with stage.running() as measured:
         model, fmt = _taught(base, recipe)
-        if not fmt.has_tools:
-            progress.note(
-                f"format {fmt.name} has no calculator: calls are left out, the words around them stay"
-            )
-        limit = min(part.max_tokens, model.config.max_position_embeddings)
-        batch_tokens = max(part.batch_tokens, limit)
-        batches_per_step(part.train, batch_tokens)  # its error must not come after minutes of rendering
+        context = model.config.max_position_embeddings
+        batch_tokens = _budget(recipe, fmt, context, progress)
+        # Whatever can be wrong must show before minutes of rendering.
+        trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
+        unseen = held_out(recipe, data_root, fmt, context, progress)
+        if part.train.keep == "best" and not unseen:
+            raise InputError("keep is 'best', but no source has held-out conversations; use keep last.")
         reading = read_mixture(
             recipe,
             tasks,
             fmt,
-            limit,
+            min(part.max_tokens, context),
             out.parent / "cache",
             evaluations=evaluation_tasks(recipe, data_root),
             progress=progress,
         )
-        order = reading.order(recipe)
-        batches = Batches(reading.examples, batch_tokens, recipe.seed, order)
         result = train(
             model,
-            batches,
+            Batches(reading.examples, batch_tokens, recipe.seed, reading.order(recipe)),
             _horizon(recipe),
             run_dir=stage.run_dir,
-            validate=_validation(fmt, held_out(recipe, data_root, fmt)),
+            validate=_validation(fmt, unseen) if unseen else None,
             progress=progress,
-            trackers=Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first),
+            trackers=trackers,
             shard=shard,
         )
-    record = Record(
-        stage="sft",
-        config=dataclasses.asdict(recipe),
-        seed=recipe.seed,
-        data=reading.provenance,
-        parent={"name": part.base, "sha256": base.weights_sha256},
-        added_tokens=_added_tokens(base, fmt),
-        format=fmt.to_record(),
-        curve=result.curve,
-        measured={**measured, "tokens_per_s": result.tokens / max(result.seconds, 1e-9)},
-        allowed_mismatch=base.record.allowed_mismatch,
-    )
-    if ranks.first:
-        draw_curves(stage.run_dir, result.curve)
-        if part.lora is None:
-            Checkpoint.save(out, model, fmt.tokenizer, fmt, record, dtype=torch.bfloat16)
-        else:
-            save_adapter(out, model, part.lora, base.path, fmt, record)
-    ranks.wait()
+        record = Record(
+            stage="sft",
+            config=dataclasses.asdict(recipe),
+            seed=recipe.seed,
+            data=reading.provenance,
+            parent={"name": part.base, "sha256": base.weights_sha256},
+            added_tokens=_added_tokens(base, fmt),
+            format=fmt.to_record(),
+            curve=result.curve,
+            measured={**measured(), **result.measured},
+            allowed_mismatch=base.record.allowed_mismatch,
+        )
+        if ranks.first:
+            draw_curves(stage.run_dir, result.curve)
+            if part.lora is None:
+                Checkpoint.save(out, model, fmt.tokenizer, fmt, record, dtype=torch.bfloat16)
+            else:
+                save_adapter(out, model, part.lora, base.path, fmt, record)
+        ranks.wait()
     return record
+
+
+def _inputs(recipe: Recipe, base: Checkpoint, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return all that decides what the chat model will be."""
+    return {
+        "sft": {**dataclasses.asdict(recipe.sft), "train": recipe.sft.train.learning()},
+        "mixture": recipe.mixture,
+        "stages": recipe.stage,
+        "seed": recipe.seed,
+        "base": base.weights_sha256,
+        "data": [task.rows.digest for task in tasks],
+    }
+
+
+def _budget(recipe: Recipe, fmt: ChatFormat, context: int, progress: Progress) -> int:
+    """Return the tokens of a batch; say where the model's context or its format overrules the recipe."""
+    part = recipe.sft
+    if not fmt.has_tools:
+        progress.note(f"format {fmt.name} has no calculator: calls are left out, the words around them stay")
+    if part.max_tokens > context:
+        progress.note(f"max_tokens {part.max_tokens} is more than the context of the base: {context} it is")
+    longest = min(part.max_tokens, context)
+    if part.batch_tokens < longest:
+        progress.note(
+            f"batch_tokens {part.batch_tokens} is less than a conversation may have: {longest} it is"
+        )
+    batch_tokens = max(part.batch_tokens, longest)
+    batches_per_step(part.train, batch_tokens)
+    return batch_tokens
 
 
 def _added_tokens(base: Checkpoint, fmt: ChatFormat) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 A stage leaves its result at ``out`` and its traces (state, metrics, plots, ``finished.json``) in ``out.run``
 beside it. A finished stage with the same inputs costs nothing to run again; with other inputs it starts over.
+The states of an unfinished run stay: whether they can be continued is the training loop's to say.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,8 @@ class Stage:
     @property
     def run_dir(self) -> Path:
         """Where the stage keeps what it needs to continue, and what people look at afterwards."""
-        return self.out.with_name(self.out.name + ".run")
+        place = self.out if self.out.name not in ("", "..") else self.out.resolve()
+        return place.parent / (place.name + ".run")
 
     @property
     def _finished_file(self) -> Path:
@@ -77,45 +79,61 @@ class Stage:
         return self.ranks.agree(own)
 
     @contextmanager
-    def running(self) -> Iterator[dict[str, float]]:
-        """Run the stage in this block: clear what other inputs left, and mark it finished at the end.
+    def running(self) -> Iterator[Callable[[], dict[str, float]]]:
+        """Run the stage in this block, which leaves the result at ``out``; then the stage is finished.
 
         Yields:
-            The measurements of the stage, filled when the block has ended: ``seconds`` (over all interrupted
-            runs), ``peak_rss_mib``.
+            What the stage has taken so far: ``seconds`` (over all interrupted runs), ``peak_rss_mib``.
+
+        Raises:
+            InputError: The processes do not share a disk, or an unfinished run had more rows.
         """
-        before = 0.0
-        if self.ranks.first:
-            before = self._begun()
-            self._finished_file.unlink(missing_ok=True)
-        self.ranks.wait()
-        measured: dict[str, float] = {}
-        start = time.monotonic()
+        before, start = self.ranks.first_does(self._begun), time.monotonic()
+        if not all(self.ranks.gather(self._begun_file.exists())):
+            raise InputError(
+                f"not every process sees {self.run_dir}; processes of one run need a disk that they share. "
+                "Choose an --out on one."
+            )
+
+        def measured() -> dict[str, float]:
+            seconds = round(before + time.monotonic() - start, 1)
+            return {"seconds": seconds, "peak_rss_mib": round(peak_rss_mib())}
+
         try:
             yield measured
         finally:
-            measured["seconds"] = round(before + time.monotonic() - start, 1)
-            measured["peak_rss_mib"] = round(peak_rss_mib())
             if self.ranks.first:
-                self._note(self._begun_file, measured)
+                self._note(self._begun_file, measured())
         if self.ranks.first:
-            self._note(self._finished_file, measured)
+            self._note(self._finished_file, measured())
 
     @property
     def _begun_file(self) -> Path:
         return self.run_dir / "begun.json"
 
     def _begun(self) -> float:
-        """Return the seconds of earlier, interrupted runs on these inputs; drop the traces of others."""
-        found = _read(self._begun_file)
-        if found.get("inputs_sha256") == digest(self.inputs):
-            return float(found.get("seconds", 0.0))
-        if found and not self._finished_file.exists():
-            self._refuse_fewer_rows(found)
-        if found:
-            shutil.rmtree(self.run_dir)
-        self._note(self._begun_file, {"seconds": 0.0})
-        return 0.0
+        """Return the seconds of the interrupted runs that this one may continue; drop traces of others."""
+        found, finished = _read(self._begun_file), self._finished_file.exists()
+        self._drop_half_written()
+        if found.get("inputs_sha256") != digest(self.inputs) and found:
+            unfinished = not finished and any(self.run_dir.glob("state/[0-9]*"))
+            if unfinished:
+                self._refuse_fewer_rows(found)
+            else:
+                shutil.rmtree(self.run_dir)
+                found = {}
+        seconds = float(found.get("seconds", 0.0))
+        self._note(self._begun_file, {"seconds": seconds})
+        self._finished_file.unlink(missing_ok=True)
+        return seconds
+
+    def _drop_half_written(self) -> None:
+        """Remove what processes left beside ``out`` that were killed while writing it."""
+        if not self.out.parent.is_dir():
+            return
+        for path in self.out.parent.iterdir():
+            if path.name.startswith(f".{self.out.name}.") and path.name.endswith(".partial"):
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _recipe(self) -> str:
@@ -124,7 +142,7 @@ class Stage:
     def _refuse_fewer_rows(self, found: Mapping[str, Any]) -> None:
         before = found.get("rows", {}) if found.get("recipe_sha256") == self._recipe else {}
         for name, now in self.rows.items():
-            if now < before.get(name, 0) and (self.run_dir / "state").exists():
+            if now < before.get(name, 0):
                 raise InputError(
                     f"{self.run_dir} holds an unfinished run on {before[name]} rows of {name}; it has {now} "
                     f"now. Restore the {before[name]} rows to go on, or delete {self.run_dir} to start over."

@@ -95,7 +95,9 @@ def load_task(
         raise InputError(f"task {name!r} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 row, or no limit.")
-    rows = _rows(name, entry, split, data_root, location, filter or {}, seed)
+    rows = _rows(name, entry, split, data_root, location, seed)
+    # Few rows are held out; none of them may be of the wanted kind.
+    rows = rows.filtered(filter or {}, may_be_empty=split == "validation")
     return entry.kind(name, rows.limited(limit), split)
 
 
@@ -117,24 +119,22 @@ def _rows(
     split: str,
     data_root: Path | None,
     location: str | Path | None,
-    filter: Filter,
     seed: int,
 ) -> Rows:
     if name == "joined":
         published = "test" if split == "test" else "train"  # validation rows may be some of training's
         names = [member for member in MEMBERS if has_rows(member, published, data_root)]
         tasks = [load_task(member, split, data_root=data_root, seed=seed) for member in names]
-        rows = rows_of(joined_rows(tasks, split, seed), f"joined/{split} of {', '.join(names)} (seed {seed})")
-        return rows.filtered(filter)
+        return rows_of(joined_rows(tasks, split, seed), f"joined/{split} of {', '.join(names)} (seed {seed})")
     place = _place(name, entry, data_root, location)
     if entry.kind is Identity:
-        rows = identity_rows(split, place).filtered(filter)
+        rows = identity_rows(split, place)
         return rows if split == "test" else _held_out(rows, split)
     if place is None:
-        return _generated(name, entry, split, seed).filtered(filter)
+        return _generated(name, entry, split, seed)
     if entry.twin == "words":
-        return load_words(place, split, seed=seed).filtered(filter)
-    return _published(entry, place, split, filter)
+        return load_words(place, split, seed=seed)
+    return _published(entry, place, split)
 
 
 def _place(name: str, entry: Entry, data_root: Path | None, location: str | Path | None) -> str | Path | None:
@@ -169,13 +169,16 @@ def _generated(name: str, entry: Entry, split: str, seed: int) -> Rows:
     return rows_of(primer.rows(entry.twin, split, seed=seed), f"primer/{entry.twin}/{split} (seed {seed})")
 
 
-def _published(entry: Entry, place: str | Path, split: str, filter: Filter) -> Rows:
-    """Return the rows of ``split``; without validation rows of its own, a set gives up some training rows."""
+def _published(entry: Entry, place: str | Path, split: str) -> Rows:
+    """Return the rows of ``split``; without validation rows of its own, a set gives up some training rows.
+
+    Whatever is chosen of them afterwards, a row that is held out is held out of every source.
+    """
     has = split_names(place)
     shares = split != "test" and "validation" not in has
     wanted = "train" if shares else split
     names = dict(entry.splits).get(wanted, (wanted,))
-    rows = load_rows(place, split=next((name for name in names if name in has), names[0])).filtered(filter)
+    rows = load_rows(place, split=next((name for name in names if name in has), names[0]))
     return _held_out(rows, split) if shares else rows
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from picollm.errors import InputError
 
 # These decide what is written and when, not what is learned: a run may be resumed with other values.
+MOST_EPOCHS = 1000
 OUTPUT_FIELDS = frozenset({"log_every", "save_every", "keep_states", "validate_every"})
 
 
@@ -90,7 +92,14 @@ class TrainConfig:
         self._check(
             "a share from 0 to 1", "beta1", "beta2", "momentum", "decay_fraction", "final_fraction", high=1.0
         )
-        self._check("0 or more", "weight_decay", "warmup_steps", high=float("inf"))
+        self._check("0 or more", "weight_decay", "warmup_steps")
+        for name in ("beta1", "beta2", "momentum"):
+            if getattr(self, name) == 1.0:
+                raise InputError(
+                    f"{name} is 1; an optimizer that never forgets never learns. Usual: 0.9 to 0.99."
+                )
+        if (self.epochs or 0) > MOST_EPOCHS:
+            raise InputError(f"epochs is {self.epochs:g}; at most {MOST_EPOCHS}. Usual: 1 to 3.")
         for name in ("learning_rate", "embedding_learning_rate"):
             if (getattr(self, name) or 0.0) > 1.0:
                 raise InputError(
@@ -102,7 +111,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            legal = value > 0 if high is None else 0 <= value <= high
+            low_enough = value <= high if high is not None else math.isfinite(value)
+            legal = low_enough and (value > 0 if rule == "positive" else value >= 0)
             if not legal:
                 raise InputError(f"{name} is {value}; it must be {rule}.")
 

@@ -7,17 +7,17 @@ to stop.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from picollm import paths
-from picollm.errors import InputError
+from picollm.errors import InputError, PicoError
 
 Choice = TypeVar("Choice")
 BUCKET_ELEMENTS = 16 << 20  # 64 MiB of fp32 gradients per message
@@ -63,6 +63,22 @@ class Ranks:
         choices = [choice]
         dist.broadcast_object_list(choices)
         return choices[0]
+
+    def first_does(self, action: Callable[[], Choice]) -> Choice:
+        """Return what ``action`` returned in the first process; what it raised there, all processes raise."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = action()
+            except PicoError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            outcome[1].told = not self.first
+            raise outcome[1]
+        return cast(Choice, outcome[0])
 
     def gather(self, value: Choice) -> list[Choice]:
         """Return what every process brought, in the order of their ranks."""

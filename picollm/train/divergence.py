@@ -1,42 +1,77 @@
-"""When to stop a run whose loss has left all reason."""
+"""When to stop a run whose loss has left all reason, and which of its states were still good."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 from picollm.errors import DivergedError
+from picollm.paths import atomic_file
 from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
-from picollm.train.state import RunState
+from picollm.train.state import RunState, saved_steps
 
 MEMORY = 0.9
 NAMED = 8
 
 
+LEAST = 1.0  # nats: the loss of a model that knows its data well may well triple
+
+
 def check_alive(
-    state: RunState, config: TrainConfig, batches: Batches, numbers: range, loss: float, norm: float
+    state: RunState,
+    config: TrainConfig,
+    batches: Batches,
+    numbers: range,
+    loss: float,
+    norm: float,
+    run_dir: Path,
 ) -> None:
     """Return when the run may go on; call before gradients are applied. ``state`` gets the new smoothed loss.
 
     Raises:
         DivergedError: loss or gradient is not a number, or the smoothed loss is ``explosion_factor`` times
-            that of the first step; names the step and its examples.
+            the lowest so far; names the step, its conversations, and the newest good state.
     """
-    state.first_loss = loss if state.first_loss is None else state.first_loss
     before = loss if state.smoothed_loss is None else state.smoothed_loss
     state.smoothed_loss = MEMORY * before + (1 - MEMORY) * loss
-    limit = config.explosion_factor * state.first_loss
-    if math.isfinite(loss) and math.isfinite(norm) and state.smoothed_loss <= limit:
+    lowest = before if state.lowest_loss is None else state.lowest_loss
+    limit = config.explosion_factor * max(LEAST, lowest)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    if finite and loss <= limit:
+        state.sane_step = state.step + 1
+        state.lowest_loss = min(lowest, state.smoothed_loss)
+    if finite and state.smoothed_loss <= limit:
         return
-    members = [int(member) for number in numbers for member in batches.members(number)]
-    sources = [batches.examples.source(member) for member in members[:NAMED]]
-    named = ", ".join(
-        f"{m} ({source})" if source else str(m) for m, source in zip(members, sources, strict=False)
-    )
-    more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
     raise DivergedError(
         f"step {state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, smoothed loss "
-        f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane) at examples {named}{more}. The last good "
-        f"state is kept; lower the learning rate ({config.learning_rate:g}) or lengthen the warm-up "
-        f"({config.warmup_steps} steps)."
+        f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane) at {_named(batches, numbers, run_dir)}. "
+        f"{_good_state(state, config, run_dir)} Lower the learning rate ({config.learning_rate:g}) or "
+        f"lengthen the warm-up ({config.warmup_steps} steps), in another --out."
     )
+
+
+def is_sane(state: RunState) -> bool:
+    """Return whether the loss of the step just taken was: what comes out of another must not be kept."""
+    return state.sane_step == state.step
+
+
+def _named(batches: Batches, numbers: range, run_dir: Path) -> str:
+    """Return the first rows of a step in words; all of them are in ``run_dir/diverged.json``."""
+    examples = batches.examples
+    members = [int(member) for number in numbers for member in batches.members(number)]
+    rows = [{"source": examples.source(member), "row": examples.row(member)} for member in members]
+    path = run_dir / "diverged.json"
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    named = ", ".join(f"{row['source']} row {row['row']}".strip() for row in rows[:NAMED])
+    return named + (f" and {len(rows) - NAMED} more ({path})" if len(rows) > NAMED else "")
+
+
+def _good_state(state: RunState, config: TrainConfig, run_dir: Path) -> str:
+    """Say which saved state came before the trouble: its weights gave a sane loss one step later."""
+    good = [step for step in saved_steps(run_dir) if step < state.sane_step]
+    if good:
+        return f"The last good state is that after step {good[-1]}, in {run_dir / 'state'}."
+    return f"No good state had been saved by then (save_every is {config.save_every})."

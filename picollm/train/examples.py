@@ -5,7 +5,8 @@
     ids      | 7 3 9 4 | 7 8 8 | 7 5 2 6 6 |      every example's tokens, one after the other
     mask     | 0 0 1 1 | 0 1 1 | 0 1 1 1 1 |      1 where the token is to be predicted
     offsets  0         4       7           12     example i is ids[offsets[i]:offsets[i + 1]]
-    source      chat      gsm8k     chat          where it came from, for one validation loss per source
+    source      chat      gsm8k     chat          where it came from,
+    row         0         0         1             and which row it was there: a message must name it
 """
 
 from __future__ import annotations
@@ -68,12 +69,14 @@ class Examples:
         self._offsets = _Growing(np.int64)
         self._targets = _Growing(np.int32)
         self._source = _Growing(np.int32)
+        self._row = _Growing(np.int32)
         self._offsets.extend([0])
 
-    def append(self, rendered: Rendered, source: str = "") -> bool:
+    def append(self, rendered: Rendered, source: str = "", row: int | None = None) -> bool:
         """Return True when ``rendered`` was added, False (and count it) when no token of it is supervised.
 
-        The first token is never a target: nothing stands before it.
+        The first token is never a target: nothing stands before it. ``row`` is its place in its source; left
+        out, its place among these examples.
         """
         mask = np.asarray(rendered.loss_mask, np.bool_)
         if len(mask) != len(rendered.ids):
@@ -88,6 +91,7 @@ class Examples:
         self._ids.extend(rendered.ids[:end])
         self._mask.extend(mask[:end])  # type: ignore[arg-type]
         self._offsets.extend([self.num_tokens])
+        self._row.extend([len(self) if row is None else row])
         self._targets.extend([len(targets)])
         if source not in self.sources:
             self.sources.append(source)
@@ -124,6 +128,10 @@ class Examples:
     def source(self, index: int) -> str:
         """Return where one example came from."""
         return self.sources[int(self._source.view()[index])]
+
+    def row(self, index: int) -> int:
+        """Return which row of its source one example was, counted from 0."""
+        return int(self._row.view()[index])
 
     def of_source(self, source: str) -> Int64s:
         """Return the indices of the examples of ``source``."""

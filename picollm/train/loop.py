@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from picollm.train.calibrate import clock, faster_precision, matrix_rate
 from picollm.train.compiling import compiled
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
-from picollm.train.divergence import check_alive
+from picollm.train.divergence import check_alive, is_sane
 from picollm.train.interrupt import Interrupt
 from picollm.train.memory import keep_freed_memory
 from picollm.train.metrics import Metrics, Point, Tally, show
@@ -36,7 +37,15 @@ from picollm.train.sharding import (
     most_batches,
     spread_like,
 )
-from picollm.train.state import RunState, clear_half_written, load_best, load_state, save_best, save_state
+from picollm.train.state import (
+    RunState,
+    best_damage,
+    clear_half_written,
+    load_best,
+    load_state,
+    save_best,
+    save_state,
+)
 from picollm.train.step import accumulate
 from picollm.train.tracking import NONE, Trackers
 
@@ -59,6 +68,11 @@ class TrainResult:
     """The records of metrics.jsonl: step, loss, learning_rate, tokens_per_s, validation/..."""
     best_step: int | None
     """The step whose weights the model has when ``config.keep`` is "best"."""
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What a record says of the run."""
+        return {"tokens_per_s": self.tokens / max(self.seconds, 1e-9), "precision": self.precision}
 
 
 def train(
@@ -144,6 +158,8 @@ class Run:
         found = load_state(run_dir, self.identity, self.progress)
         if found is None:
             self.state = RunState(ranks.agree(self._precision(model)), self.plan.num_steps)
+            if config.precision == "auto":
+                self.progress.note(f"computing in {self.state.precision}, the faster one here")
         else:
             self.state = found[0]
         self.matrix_rate = matrix_rate(model.config, self.state.precision, self.device)
@@ -154,6 +170,7 @@ class Run:
         else:
             self.weights, self.model = Weights(model, self.state.precision), model
         self.optimizer = Optimizer(self.weights.masters, config)
+        self.frozen = not all(parameter.requires_grad for parameter in self.model.parameters())
         if found is not None:
             self._restore(found[1])
         self.metrics = Metrics(run_dir / "metrics.jsonl" if ranks.first else None, self.state.curve)
@@ -179,7 +196,7 @@ class Run:
                 due = last or bool(config.validate_every and state.step % config.validate_every == 0)
                 if due or state.step % config.log_every == 0:
                     show(bar, self.progress, self._close_interval(due), state.num_steps)
-                if stop or last or state.step % config.save_every == 0:
+                if stop or last or (state.step % config.save_every == 0 and is_sane(state)):
                     self.save()
                 if stop and not last:
                     self.progress.note(
@@ -197,14 +214,15 @@ class Run:
         mine = self.batches.share(numbers, ranks.rank, ranks.size)
         if self.shard:
             mine += [idle_batch()] * (most_batches(numbers, ranks.size) - len(mine))
-        flops = sum(necessary_flops(self.model.config, batch) for batch in mine)
-        loss = accumulate(self.model, self.weights, mine, num_targets)
+        flops = sum(necessary_flops(self.model.config, batch, frozen=self.frozen) for batch in mine)
+        summed = accumulate(self.model, self.weights, mine, num_targets)
         if not self.shard:
             ranks.sum_gradients(self.weights.masters.values())
-        own = [float(loss), sum(len(batch.ids) for batch in mine if batch.num_targets), flops, stop]
+        own = [float(summed), sum(len(batch.ids) for batch in mine if batch.num_targets), flops, stop]
         total_loss, tokens, flops, stops = ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         norm = self._clip()
-        check_alive(state, self.config, self.batches, numbers, total_loss / num_targets, norm)
+        loss = total_loss / num_targets
+        check_alive(state, self.config, self.batches, numbers, loss, norm, self.run_dir)
         self.optimizer.step(learning_rate_factor(self.config, state.step, state.num_steps))
         self.weights.publish()
         seconds, busy = time.perf_counter() - start, (clock(self.device) - busy) * ranks.size
@@ -272,14 +290,25 @@ class Run:
         masters = {f"model/{name}": master for name, master in self.weights.masters.items()}
         optimizer = {f"optimizer/{name}": tensor for name, tensor in self.optimizer.tensors().items()}
         tensors = {**self._whole({**masters, **optimizer}), "rng": torch.get_rng_state()}
-        if self.ranks.first:
-            save_state(self.run_dir, self.state, self.identity, tensors, self.config.keep_states)
-        self.ranks.wait()
+        keep = self.config.keep_states
+        self.ranks.first_does(lambda: str(save_state(self.run_dir, self.state, self.identity, tensors, keep)))
 
     def _whole(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        return {name: gathered(tensor).cpu() for name, tensor in tensors.items()} if self.shard else tensors
+        """Return tensors that are not spread, in the first process; the others only help to gather them."""
+        if not self.shard:
+            return tensors
+        whole = {}
+        for name, tensor in tensors.items():
+            full = gathered(tensor)
+            if self.ranks.first:
+                whole[name] = full.cpu()
+        return whole
 
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        damage = best_damage(self.run_dir) if self.state.best_step is not None else None
+        if damage:
+            self.progress.note(f"{damage}; the best weights are those of the validations to come")
+            self.state.best_loss = self.state.best_step = None
         torch.set_rng_state(tensors.pop("rng"))
         with torch.no_grad():
             for name, master in self.weights.masters.items():

@@ -37,6 +37,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.mm(hidden_CE, weight_VE.T, out=logits)
             loss += cross_entropy_(logits, targets_C, scale)
             torch.mm(logits, weight_VE, out=d_hidden_CE)
+            if not ctx.needs_input_grad[1]:  # an adapter beside a frozen head
+                continue
             d_chunk_VE = logits.T @ hidden_CE
             d_weight_VE = d_chunk_VE if d_weight_VE is None else d_weight_VE.add_(d_chunk_VE)
         ctx.save_for_backward(d_hidden_SE, d_weight_VE)
@@ -46,7 +48,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden_SE, d_weight_VE = ctx.saved_tensors
         if grads[0] != 1:  # a pass over the largest matrix
-            d_hidden_SE, d_weight_VE = d_hidden_SE * grads[0], d_weight_VE * grads[0]
+            d_hidden_SE = d_hidden_SE * grads[0]
+            d_weight_VE = None if d_weight_VE is None else d_weight_VE * grads[0]
         return d_hidden_SE, d_weight_VE, None, None, None
 
 

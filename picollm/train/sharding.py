@@ -39,8 +39,11 @@ class ShardedWeights:
         policy = MixedPrecisionPolicy(
             param_dtype=DTYPES[precision], reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        self._whole = whole
-        self.model = copy.deepcopy(whole)
+        self._whole, self._device = whole, whole.lm_head_weight.device
+        shared = {id(parameter): parameter for parameter in whole.parameters()}
+        self.model = copy.deepcopy(
+            whole, shared
+        )  # modules of its own, until they are spread the same weights
         for layer in self.model.model.layers:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(self.model, mesh=mesh, mp_policy=policy)
@@ -50,6 +53,7 @@ class ShardedWeights:
                 # Gradients are sums already divided by the targets of the whole step; gloo knows sums only.
                 module.set_force_sum_reduction_for_comms(True)
                 module.set_gradient_divide_factor(1.0)
+        whole.to("meta")
         self.masters: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad
         }
@@ -66,9 +70,12 @@ class ShardedWeights:
         yield
 
     def restore(self) -> None:
-        """Give the model that was handed in the trained weights. Every process must call it."""
-        weights = {name: gathered(parameter).cpu() for name, parameter in self.masters.items()}
-        self._whole.load_state_dict(weights, strict=False)
+        """Give the model that was handed in its weights, now trained. Every process must call it."""
+        self._whole.to_empty(device=self._device)
+        own = dict(self._whole.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                own[name].copy_(gathered(parameter))
 
 
 def gathered(tensor: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from picollm.train.metrics import Point, Tally
 from picollm.train.precision import Precision
 
 FILES = ("tensors.safetensors", "state.json")
-VERSION = 1  # of what state.json says; raise it when RunState changes
+VERSION = 2  # of what state.json says; raise it when RunState changes
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -42,8 +42,11 @@ class RunState:
     tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
-    first_loss: float | None = None
     smoothed_loss: float | None = None
+    lowest_loss: float | None = None
+    """The lowest that the smoothed loss has been."""
+    sane_step: int = 0
+    """The last step whose own loss was no sign of trouble."""
     best_loss: float | None = None
     best_step: int | None = None
     tally: Tally = field(default_factory=Tally)
@@ -105,6 +108,11 @@ def save_best(run_dir: Path, step: int, weights: Tensors) -> None:
     _write(run_dir / "best", {"step": step}, weights)
 
 
+def best_damage(run_dir: Path) -> str | None:
+    """Return what is wrong with the weights that ``save_best`` kept last, or None."""
+    return _damage(run_dir / "best")
+
+
 def load_best(run_dir: Path) -> dict[str, torch.Tensor]:
     """Return the weights that ``save_best`` kept last.
 
@@ -129,6 +137,11 @@ def _write(target: Path, content: dict[str, Any], tensors: Tensors) -> None:
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
+def saved_steps(run_dir: Path) -> list[int]:
+    """Return the steps whose states are there, the oldest first."""
+    return sorted(int(directory.name) for directory in _directories(run_dir))
+
+
 def _directories(run_dir: Path) -> list[Path]:
     """Return the states of a run, newest first."""
     return sorted((p for p in (run_dir / "state").glob("[0-9]*") if p.is_dir()), reverse=True)
@@ -145,7 +158,11 @@ def _damage(directory: Path) -> str | None:
         path = directory / name
         if not path.is_file():
             return f"{path} is missing"
-        if _sha256(path) != digest:
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+        if found != digest:
             return f"{path} is damaged (its SHA-256 is not the one in the manifest)"
     return None
 
@@ -154,9 +171,15 @@ def _check_identity(directory: Path, saved: Mapping[str, Any], given: Mapping[st
     for name in sorted(saved.keys() | given.keys()):
         if saved.get(name) != given.get(name):
             raise InputError(
-                f"{directory.parent.parent} holds a run with {name} {saved.get(name)}, this one has "
-                f"{given.get(name)}. Use the same values, choose another directory, or delete its state/."
+                f"{directory.parent.parent} holds an unfinished run with {name} {_short(saved.get(name))}, "
+                f"this one has {_short(given.get(name))}. Use the same to go on, choose another --out, or "
+                f"delete {directory.parent} to start over."
             )
+
+
+def _short(value: Any) -> Any:
+    """Return a value as a message shows it: of a hash, its beginning."""
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 40 else value
 
 
 def _sha256(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 ::
 
-    ids.bin     int32 token ids of one example after the other       index.npz   length and number of targets
-    mask.bin    one byte per token: is it supervised?                            of every example
+    ids.bin     int32 token ids of one example after the other       index.npz   length, number of targets
+    mask.bin    one byte per token: is it supervised?                            and row of every example
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from picollm.train.examples import Examples, Int64s
 Int32s = npt.NDArray[np.int32]
 IDS, MASK, INDEX = "ids.bin", "mask.bin", "index.npz"
 _BLOCK_BYTES = 1 << 20
+_INDEXED = ("lengths", "targets", "rows")
 
 
 class Block(NamedTuple):
@@ -33,15 +34,16 @@ class Block(NamedTuple):
     mask: bytes
     lengths: Int32s
     targets: Int32s
+    rows: Int32s
 
     @classmethod
     def of(cls, examples: Examples) -> Block:
         """Return all of ``examples``."""
         lengths = (examples.costs + 1).astype(np.int32)
-        targets = np.array(examples._targets.view(), np.int32)
+        targets, rows = (np.array(x.view(), np.int32) for x in (examples._targets, examples._row))
         ids = np.ascontiguousarray(examples._ids.view(), np.int32)
         mask = np.ascontiguousarray(examples._mask.view(), np.bool_)
-        return cls(ids.tobytes(), mask.tobytes(), lengths, targets)
+        return cls(ids.tobytes(), mask.tobytes(), lengths, targets, rows)
 
 
 class Shard:
@@ -50,15 +52,14 @@ class Shard:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._ids, self._mask = (directory / IDS).open("wb"), (directory / MASK).open("wb")
-        self._lengths: list[Int32s] = [np.empty(0, np.int32)]
-        self._targets: list[Int32s] = [np.empty(0, np.int32)]
+        self._index: dict[str, list[Int32s]] = {name: [np.empty(0, np.int32)] for name in _INDEXED}
 
     def append(self, block: Block) -> None:
         """Write ``block`` behind what is there."""
         self._ids.write(block.ids)
         self._mask.write(block.mask)
-        self._lengths.append(block.lengths)
-        self._targets.append(block.targets)
+        for name, parts in self._index.items():
+            parts.append(getattr(block, name))
 
     def __enter__(self) -> Shard:
         return self
@@ -67,7 +68,7 @@ class Shard:
         self._ids.close()
         self._mask.close()
         with (self._directory / INDEX).open("wb") as file:
-            np.savez(file, lengths=np.concatenate(self._lengths), targets=np.concatenate(self._targets))
+            np.savez(file, **{name: np.concatenate(parts) for name, parts in self._index.items()})  # type: ignore[arg-type]
 
 
 class _OnDisk:
@@ -110,9 +111,10 @@ class StoredExamples(Examples):
         self.bounds = [0]
         for name, directory in shards:
             with np.load(directory / INDEX) as index:
-                lengths, targets = index["lengths"], index["targets"]
+                lengths, targets, rows = (index[name] for name in _INDEXED)
             self._offsets.extend(self._offsets.view()[-1] + np.cumsum(lengths, dtype=np.int64))
             self._targets.extend(targets)
+            self._row.extend(rows)
             self.sources.append(name)
             self._source.extend(np.full(len(lengths), len(self.sources) - 1, np.int32))  # type: ignore[arg-type]
             self.bounds.append(len(self))

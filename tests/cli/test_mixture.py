@@ -194,7 +194,7 @@ def test_the_record_says_which_files_and_how_many_rows_each_step_left(
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
     source = Source("smoltalk", location="talks.jsonl", filter={"source": "a"}, limit=20, name="mine")
     (found,) = read(recipe_of(source), fmt, tmp_path / "cache", tmp_path).provenance
-    assert found["steps"] == {"all": 100, "filter": 50, "train": 49, "limit": 20}
+    assert found["steps"] == {"all": 100, "train": 98, "filter": 50, "limit": 20}
     assert found["files"] == {"talks.jsonl": found["sha256"]} and found["name"] == "mine"
     pinned = dataclasses.replace(source, sha256=found["sha256"])
     assert len(open_source(pinned, "train", recipe_of(pinned), tmp_path)) == 20

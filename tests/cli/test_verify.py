@@ -43,13 +43,13 @@ def test_changed_fewer_and_missing_rows_are_named(
         sft=dataclasses.replace(story[1].sft, train=TrainConfig(num_steps=1, precision="fp32")),
     )
     record = finetune(one, tmp_path / "out", data_root=talks.parent)
-    assert record.data[0]["steps"] == {"all": 200, "filter": 100, "train": 98}
+    assert record.data[0]["steps"] == {"all": 200, "train": 196, "filter": 100}
     assert not any(each.differences for each in verify_data(record, talks.parent))
     talks.write_text("".join(json.dumps({**TALK, "kind": "a"}) + "\n" for _ in range(150)))
     assert main(["verify", str(tmp_path / "out"), "--data-root", str(talks.parent)]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "talks.jsonl is" in told and "150 rows (all), was 200; 150 rows (filter), was 100" in told
-    assert "147 rows (train), was 98" in told and "2 sources, 1 changed" in told
+    assert "talks.jsonl is" in told and "150 rows (all), was 200; 147 rows (train), was 196" in told
+    assert "147 rows (filter), was 100" in told and "2 sources, 1 changed" in told
     talks.unlink()
     gone, words = verify_data(Checkpoint.load(tmp_path / "out").record, talks.parent)
     assert "cannot read" in gone.differences[0] and not words.differences

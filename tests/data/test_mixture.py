@@ -71,6 +71,12 @@ def test_a_weight_is_a_sensible_number_of_epochs(weight: float) -> None:
         Source("gsm8k", weight=weight)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_rows_to_judge_by_are_not_learned_from(split: str) -> None:
+    with pytest.raises(InputError, match=f"is to learn from the {split} split, which is there to judge by"):
+        Source("mmlu", split=split)
+
+
 def test_a_limit_is_at_least_one_row() -> None:
     assert Source("gsm8k", limit=1).split == "train"
     with pytest.raises(InputError, match="has limit 0"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import re
 import runpy
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from picollm import Checkpoint, Conversation
 from picollm.chat.format import ChatFormat
 from picollm.cli.main import main
 from picollm.data.mixture import Source
-from picollm.errors import CheckpointError, ContextError, FormatMismatchError, InputError
+from picollm.errors import CheckpointError, ContextError, FormatMismatchError, InputError, UnavailableError
 from picollm.model.lora_config import Lora
 from picollm.recipes.config import Recipe, SftRecipe
 from picollm.recipes.conversations import read_mixture
@@ -83,7 +85,9 @@ def test_longer_conversations_are_split_between_turns(rows: Path, fmt: ChatForma
     reading, notes = _read(rows, fmt, "split")
     (counts,) = reading.provenance
     assert (counts["rows"], counts["too_long"]) == (3, 2) and counts["parts"] == len(reading.examples) - 1
-    assert notes == [f"longer than 150 tokens (split): jsonl 2 ({counts['parts']} parts kept)"]
+    kept = f"{counts['parts']} parts kept, 2 exchanges left out"
+    assert notes == [f"longer than 150 tokens (split): jsonl 2 ({kept})"]
+    assert counts["left_out"] == 2  # (1, 200), and the conversation that is one long answer
     said: list[tuple[int, int]] = []
     for index in range(1, len(reading.examples)):
         ids = reading.examples.ids(index).tolist()
@@ -182,6 +186,85 @@ def test_a_step_that_cannot_be_cut_is_refused_before_anything_is_rendered(
     assert not (tmp_path / "cache").exists()
 
 
+def test_what_could_not_be_saved_is_not_finished(
+    story: tuple[Path, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(story[0] / "sft", tmp_path / "sft")
+    shutil.copytree(story[0] / "sft.run", tmp_path / "sft.run")
+    recipe = _recipe(story, train=dataclasses.replace(story[1].sft.train, learning_rate=4e-3))
+    with monkeypatch.context() as full:
+        full.setattr(Checkpoint, "save", Mock(side_effect=UnavailableError("no room left")))
+        with pytest.raises(UnavailableError, match="no room left"):
+            finetune(recipe, out)
+    assert Checkpoint.load(out).record.config["sft"]["train"]["learning_rate"] == 5e-3
+    notes = Notes()
+    finetune(recipe, out, progress=notes)  # type: ignore[arg-type]
+    assert any("going on after step 6 of 6" in line for line in notes.lines)
+    assert Checkpoint.load(out).record.config["sft"]["train"]["learning_rate"] == 4e-3
+
+
+def test_an_unfinished_run_with_other_settings_is_neither_continued_nor_dropped(
+    story: tuple[Path, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = dataclasses.replace(story[1].sft.train, save_every=2)
+    with monkeypatch.context() as killed:
+        killed.setattr("picollm.recipes.sft.draw_curves", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(_recipe(story, train=steps), tmp_path / "sft")
+    with pytest.raises(InputError, match=r"unfinished run with learning_rate 0\.005, this one has 0\.001"):
+        finetune(_recipe(story, train=dataclasses.replace(steps, learning_rate=1e-3)), tmp_path / "sft")
+    often = dataclasses.replace(steps, save_every=1, log_every=1)
+    record = finetune(_recipe(story, train=often), tmp_path / "sft")
+    assert record.curve == Checkpoint.load(tmp_path / "sft").record.curve
+    assert [point["step"] for point in record.curve] == [2, 4, 6]
+
+
+def test_a_small_set_has_no_validation_loss_and_says_so(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(_talk([(3, 4)])) + "\n" for _ in range(20)))
+    mixture = (Source("jsonl", location=str(path), name="few"), Source("mmlu", limit=20))
+    recipe = dataclasses.replace(_recipe(story, train=TrainConfig(num_steps=1)), mixture=mixture)
+    notes = Notes()
+    record = finetune(recipe, tmp_path / "out", progress=notes)  # type: ignore[arg-type]
+    assert "validation of few: 0 of 0 held-out conversations fit" in " ".join(notes.lines)
+    assert any(f"computing in {record.measured['precision']}" in line for line in notes.lines)
+    assert "validation/mmlu" in record.curve[-1] and "validation/few" not in record.curve[-1]
+    alone = dataclasses.replace(recipe, mixture=mixture[:1])
+    assert not any("validation" in name for name in finetune(alone, tmp_path / "alone").curve[-1])
+    best = dataclasses.replace(
+        alone, sft=dataclasses.replace(alone.sft, train=TrainConfig(num_steps=1, keep="best"))
+    )
+    with pytest.raises(InputError, match="no source has held-out conversations"):
+        finetune(best, tmp_path / "best")
+
+
+def test_a_place_that_is_no_checkpoint_is_refused_before_training(
+    story: tuple[Path, Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not replace")
+    (tmp_path / "file").write_text("neither")
+    for name in ("mine", "file"):
+        with pytest.raises(InputError, match="exists and is no checkpoint"):
+            finetune(story[1], tmp_path / name)
+        assert not (tmp_path / f"{name}.run").exists()
+    with pytest.raises(UnavailableError, match="Not a directory"):
+        finetune(story[1], tmp_path / "file" / "deeper")
+
+
+@pytest.mark.parametrize("change", [("118", "18"), ('"examples"', '"exemples"')])
+def test_damaged_counts_of_a_rendered_source_are_not_believed(
+    rows: Path, fmt: ChatFormat, change: tuple[str, str]
+) -> None:
+    before = _read(rows, fmt, "drop")[0].provenance
+    (counted,) = (rows.parent / "cache").glob("*/shard.json")
+    whole = counted.read_text()
+    (number,) = re.findall(r'"tokens": (\d+)', whole)
+    counted.write_text(whole.replace(number, "7").replace(*change))
+    assert _read(rows, fmt, "drop")[0].provenance == before
+    assert counted.read_text() == whole
+
+
 def test_an_empty_mixture_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no \[\[mixture\]\] tables"):
         finetune(dataclasses.replace(story[1], mixture=()), tmp_path / "out")
@@ -196,7 +279,7 @@ def test_an_unknown_rule_names_the_nearest(name: str, said: str) -> None:
 def test_an_unfinished_run_on_more_rows_is_neither_continued_nor_dropped(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "out", {"seed": 1, "data": ["abc"]}, rows={"talks": 12})
     with pytest.raises(KeyboardInterrupt), stage.running():
-        (stage.run_dir / "state").mkdir()
+        (stage.run_dir / "state" / "00000004").mkdir(parents=True)
         raise KeyboardInterrupt
     fewer = Stage(tmp_path / "out", {"seed": 1, "data": ["def"]}, rows={"talks": 9})
     with (
@@ -206,7 +289,9 @@ def test_an_unfinished_run_on_more_rows_is_neither_continued_nor_dropped(tmp_pat
         pass
     other = Stage(tmp_path / "out", {"seed": 2, "data": ["def"]}, rows={"talks": 9})
     with other.running():
-        assert not (other.run_dir / "state").exists()
+        assert (
+            other.run_dir / "state" / "00000004"
+        ).exists()  # the loop says whether it can go on from there
 
 
 def test_a_conversation_that_fits_is_one_example(fmt: ChatFormat, tmp_path: Path) -> None:

@@ -47,4 +47,4 @@ def test_an_interrupted_stage_keeps_its_traces_for_the_same_inputs_and_drops_the
 def test_a_stage_measures_itself(tmp_path: Path) -> None:
     with Stage(tmp_path / "out", {}).running() as measured:
         pass
-    assert measured["seconds"] >= 0 and measured["peak_rss_mib"] > 1
+    assert measured()["seconds"] >= 0 and measured()["peak_rss_mib"] > 1

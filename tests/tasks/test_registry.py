@@ -78,6 +78,24 @@ def test_a_set_without_validation_rows_gives_up_every_fiftieth_training_row(tmp_
     assert questions(load_task("gsm8k", "validation", data_root=tmp_path))[0] == "validation 0?"
 
 
+def test_a_row_held_out_of_one_source_is_held_out_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    rows = [{"messages": [*talk, {**talk[0], "content": str(n)}, talk[1]], "kind": n % 3} for n in range(900)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def numbers(split: str, **options: object) -> set[str]:
+        task = load_task("jsonl", split, location=path, **options)  # type: ignore[arg-type]
+        return {task[index].messages[2].text for index in range(len(task))}
+
+    everything, some = numbers("train"), numbers("validation", filter={"kind": [1]})
+    assert some and not some & everything
+    assert numbers("train", filter={"kind": [1]}) | some == {str(n) for n in range(900) if n % 3 == 1}
+    with pytest.raises(DataError, match="no row has kind"):
+        numbers("train", filter={"kind": 7})
+    assert numbers("validation", filter={"kind": 7}) == set()
+
+
 def test_a_location_is_looked_up_below_the_data_root(tmp_path: Path) -> None:
     path = write(tmp_path / "mine" / "test.jsonl", 4)
     for location, root in (

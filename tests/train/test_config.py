@@ -17,6 +17,12 @@ from picollm.train.config import OUTPUT_FIELDS, TrainConfig
         ({"epochs": -1}, "epochs is -1"),
         ({"num_steps": 1, "learning_rate": 1e5}, "learning_rate is 100000; .* Usual"),
         ({"num_steps": 1, "beta2": 1.5}, "beta2 is 1.5; it must be a share"),
+        ({"epochs": float("inf")}, "epochs is inf; it must be positive"),
+        ({"epochs": 1e7}, "epochs is 1e\\+07; at most 1000"),
+        ({"num_steps": 1, "max_seconds": float("inf")}, "max_seconds is inf"),
+        ({"num_steps": 1, "learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"num_steps": 1, "beta1": 1.0}, "beta1 is 1; an optimizer that never forgets"),
+        ({"num_steps": 1, "weight_decay": float("inf")}, "weight_decay is inf"),
         ({"num_steps": 1, "weight_decay": -0.1}, "weight_decay is -0.1; it must be 0 or more"),
     ],
 )

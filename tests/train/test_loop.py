@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -15,14 +16,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from picollm.errors import CheckpointError, DivergedError, InputError, UnavailableError
 from picollm.model.llama import Model
+from picollm.progress import SILENT
 from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.examples import Examples
 from picollm.train.loop import TrainResult, train
 from picollm.train.plan import Plan
+from picollm.train.step import summed_loss
 from picollm.train.tracking import Trackers
 
 STEPS = {"num_steps": 12, "tokens_per_step": 128, "precision": "fp32", "learning_rate": 3e-3, "log_every": 3}
@@ -212,8 +216,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
     model = new_model()
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
-    with pytest.raises(DivergedError, match=r"step 1: loss nan.* at examples \d+ \((even|odd)\)"):
+    with pytest.raises(
+        DivergedError, match=r"step 1: loss nan.* at (even|odd) row \d+.*No good state"
+    ) as error:
         train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
+    named = json.loads((tmp_path / "diverged.json").read_text())
+    members = [m for n in (0, 1) for m in batches.members(n)]
+    assert named == [{"source": batches.examples.source(m), "row": int(m)} for m in members]
+    assert f"{named[0]['source']} row {named[0]['row']}" in str(error.value)
 
 
 def test_an_explosion_stops_the_run_and_leaves_the_last_good_state(
@@ -222,10 +232,16 @@ def test_an_explosion_stops_the_run_and_leaves_the_last_good_state(
     config = TrainConfig(
         **{**STEPS, "num_steps": 200, "learning_rate": 1.0, "clip_norm": None, "save_every": 1}
     )
-    with pytest.raises(DivergedError, match="lower the learning rate") as error:
+    with pytest.raises(DivergedError, match="Lower the learning rate") as error:
         train(new_model(), batches, config, run_dir=tmp_path)
     assert "\n" not in str(error.value)
-    assert list((tmp_path / "state").iterdir())
+    named = re.search(r"The last good state is that after step (\d+), in ", str(error.value))
+    assert named is not None
+    good = load_file(tmp_path / "state" / f"{int(named[1]):08d}" / "tensors.safetensors")
+    model, batch = new_model(), batches[2 * int(named[1])]
+    first = summed_loss(model, batch).item()
+    model.load_state_dict({n.removeprefix("model/"): t for n, t in good.items() if n.startswith("model/")})
+    assert summed_loss(model, batch).item() < config.explosion_factor * first
 
 
 def test_a_step_that_cannot_be_cut_into_batches_names_the_nearest(
@@ -264,15 +280,32 @@ def test_frozen_weights_stay_bit_for_bit_and_trackers_get_the_curve(
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
+def test_damaged_best_weights_are_said_at_once_and_looked_for_anew(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    config = TrainConfig(**{**STEPS, "keep": "best", "validate_every": 4, "save_every": 4})
+    losses = iter([2.0, 3.0, 1.0, 5.0])
+    train(new_model(), batches, config, run_dir=tmp_path, validate=lambda model: {"a": next(losses)})
+    shutil.rmtree(tmp_path / "state" / "00000012")
+    (tmp_path / "best" / "tensors.safetensors").write_bytes(b"cut")
+    notes: list[str] = []
+    progress = type(SILENT)()
+    progress.note = notes.append
+    result = train(
+        new_model(), batches, config, run_dir=tmp_path, validate=lambda model: {"a": 9.0}, progress=progress
+    )
+    assert "best/tensors.safetensors is damaged" in " ".join(notes) and result.best_step == 12
+
+
 def test_another_run_in_the_same_place_is_refused(
     new_model: Callable[..., Model], batches: Batches, examples: Examples, tmp_path: Path
 ) -> None:
     train(new_model(), batches, TrainConfig(**STEPS), run_dir=tmp_path)
     with pytest.raises(InputError, match=r"learning_rate 0\.003, this one has 0\.1"):
         train(new_model(), batches, TrainConfig(**{**STEPS, "learning_rate": 0.1}), run_dir=tmp_path)
-    with pytest.raises(InputError, match="holds a run with data"):
+    with pytest.raises(InputError, match="holds an unfinished run with data"):
         train(new_model(), Batches(examples, 64, seed=4), TrainConfig(**STEPS), run_dir=tmp_path)
-    with pytest.raises(InputError, match="holds a run with initial weights"):
+    with pytest.raises(InputError, match="holds an unfinished run with initial weights"):
         train(new_model(1), batches, TrainConfig(**STEPS), run_dir=tmp_path)
 
 
@@ -316,5 +349,5 @@ def test_a_state_of_another_version_is_refused(
 ) -> None:
     train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
     monkeypatch.setattr("picollm.train.state.VERSION", 99)
-    with pytest.raises(CheckpointError, match=r"state version 1, this one reads 99"):
+    with pytest.raises(CheckpointError, match=r"state version 2, this one reads 99"):
         train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)

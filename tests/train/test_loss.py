@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import picollm.train.loss
 from picollm.train.loss import summed_cross_entropy
@@ -20,6 +21,18 @@ def _gradients(loss_of, hidden: Tensor, weight: Tensor, targets: Tensor) -> tupl
     loss = loss_of(hidden, weight, targets)
     (loss / 7).backward()
     return loss.detach(), hidden.grad, weight.grad
+
+
+def test_a_frozen_head_gets_no_gradient_and_no_product() -> None:
+    hidden = torch.randn(40, 8, requires_grad=True)
+    weight, targets = torch.randn(16, 8), torch.arange(40) % 16
+    with FlopCounterMode(display=False) as counter:
+        summed_cross_entropy(hidden, weight, targets).backward()
+    assert counter.get_total_flops() == 2 * 2 * 40 * 8 * 16
+    frozen = hidden.grad.clone()
+    hidden.grad = None
+    summed_cross_entropy(hidden, weight.requires_grad_(), targets).backward()
+    assert hidden.grad.equal(frozen) and weight.grad is not None
 
 
 @pytest.mark.parametrize("num_targets", [1, 3, 64, 101])

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from picollm.model.llama import Model
+from picollm.train import calibrate
 from picollm.train.precision import Weights
+from picollm.train.sharding import idle_batch
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "taken"), [(3.0, 2.0, "bf16"), (2.1, 2.0, "fp32"), (2, 3, "fp32")])
+def test_the_faster_precision_is_the_measured_one(
+    model: Model, monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float, taken: str
+) -> None:
+    seconds = {"fp32": fp32, "bf16": bf16}
+    monkeypatch.setattr(calibrate, "_cost", lambda model, batch, precision: seconds[precision])
+    assert calibrate.faster_precision(model, idle_batch()) == taken
 
 
 def test_in_fp32_masters_are_the_parameters_themselves(model: Model) -> None:

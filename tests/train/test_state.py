@@ -33,7 +33,7 @@ def _save(run_dir: Path, step: int, keep: int = 3) -> Path:
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     state = RunState(
-        "bf16", 9, 4, 100, 50, 1.5, 3.0, 2.5, 2.0, 3, Tally(1, 1.25), [{"step": 2, "loss": 0.1 + 0.2}]
+        "bf16", 9, 4, 100, 50, 1.5, 3.0, 2.5, 3, 2.0, 3, Tally(1, 1.25), [{"step": 2, "loss": 0.1 + 0.2}]
     )
     tensors = {"a": torch.randn(3, 4), "b": torch.randn(4, 3).T, "c": torch.tensor(2.0, dtype=torch.bfloat16)}
     save_state(tmp_path, state, INPUTS, tensors, keep=1)
@@ -82,6 +82,18 @@ def test_any_truncation_or_flipped_bit_falls_back(
         assert "00000002" in notes.lines[0]
 
 
+def test_a_state_that_cannot_be_read_falls_back(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    tensors = _save(tmp_path, 2) / "tensors.safetensors"
+    tensors.unlink()
+    tensors.symlink_to("/proc/self/mem")  # a file, but every read is an error of the device
+    if not tensors.is_file():
+        pytest.skip("no /proc here")
+    notes = Notes()
+    assert load_state(tmp_path, INPUTS, notes)[0].step == 1
+    assert "tensors.safetensors cannot be read (" in notes.lines[0]
+
+
 def test_when_all_are_damaged_the_damage_is_named(tmp_path: Path) -> None:
     (_save(tmp_path, 1) / "state.json").unlink()
     with pytest.raises(CheckpointError, match=r"00000001/state.json is missing") as error:
@@ -92,5 +104,5 @@ def test_when_all_are_damaged_the_damage_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inputs", [{**INPUTS, "learning_rate": 0.2}, {**INPUTS, "new": 1}, {"data": "abc"}])
 def test_a_state_of_another_run_is_refused(tmp_path: Path, inputs: dict) -> None:
     _save(tmp_path, 1)
-    with pytest.raises(InputError, match=r"holds a run with (learning_rate|new)"):
+    with pytest.raises(InputError, match=r"holds an unfinished run with (learning_rate|new)"):
         load_state(tmp_path, inputs)
