@@ -112,7 +112,11 @@ class Rows(Sequence[Row]):
 
     def where(self, index: int) -> str:
         """Return the name of one row for an error message: ``train.parquet, row 31007``."""
-        return f"{self.name}, row {int(self._indices[index])}"
+        return f"{self.name}, row {self.place(index)}"
+
+    def place(self, index: int) -> int:
+        """Return which row of the file one row is, whatever was left out before it."""
+        return int(self._indices[index])
 
     def field(self, index: int, key: str, kind: type[T]) -> T:
         """Return ``self[index][key]``.

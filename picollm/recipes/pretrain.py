@@ -92,9 +92,9 @@ def _pretrain(
         progress.note(f"pretrain: {out} is up to date")
         return Checkpoint.load(out).record
 
+    trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
     with stage.running() as measured:
         model = Model(model_config(part.shape, tokenizer), seed=recipe.seed)
-        trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
         examples = _read(corpus, fmt, part, progress)
         batches = Batches(examples, part.batch_tokens, recipe.seed)
         progress.note(
@@ -110,6 +110,7 @@ def _pretrain(
             progress=progress,
             trackers=trackers,
             shard=shard,
+            beside=stage.digest,
         )
         record = Record(
             stage="pretrain",
@@ -121,10 +122,12 @@ def _pretrain(
             curve=result.curve,
             measured={**measured(), **result.measured},
         )
-        if ranks.first:
+
+        def save() -> None:
             draw_curves(stage.run_dir, result.curve)
             Checkpoint.save(out, model, tokenizer, fmt, record, dtype=torch.bfloat16)
-        ranks.wait()
+
+        ranks.first_does(save)
     return record
 
 
@@ -139,10 +142,10 @@ def _read(corpus: Corpus, fmt: ChatFormat, part: PretrainRecipe, progress: Progr
     assert wanted is not None, "pretraining is measured in tokens"
     examples = Examples()
     with progress.bar("reading documents", wanted, "tokens") as bar:
-        for text in corpus.training:
+        for number, text in enumerate(corpus.training):
             before = examples.num_tokens
             for piece in _pieces(fmt.render_document(text), part.shape.max_position_embeddings):
-                examples.append(piece, source="documents")
+                examples.append(piece, "documents", number)
             bar.advance(examples.num_tokens - before)
             if examples.num_tokens >= wanted:
                 break

@@ -80,7 +80,7 @@ class Renderer:
                 pieces, left_out = self._cut(conversation, rendered, task.rows.where(row))
                 counts.update(too_long=1, parts=len(pieces), left_out=left_out)
             for piece in pieces:
-                if examples.append(piece, task.name, row):
+                if examples.append(piece, task.name, task.rows.place(row)):
                     counts.update(tokens=len(piece.ids), supervised_tokens=sum(piece.loss_mask))
         counts.update(examples=len(examples), without_targets=examples.num_without_targets)
         return RenderedPart(Block.of(examples), counts, self.evaluation.matches(said))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from picollm.eval.bits import assistant_losses
 from picollm.files import check_replaceable
 from picollm.model.llama import Model
 from picollm.model.lora import add_lora
+from picollm.model.lora_config import Lora
 from picollm.progress import SILENT, Progress
 from picollm.recipes.config import Recipe
 from picollm.recipes.conversations import evaluation_tasks, held_out, open_source, read_mixture
@@ -32,6 +34,8 @@ from picollm.train.plan import batches_per_step
 from picollm.train.plots import draw_curves
 from picollm.train.sharding import check_shards
 from picollm.train.tracking import Trackers
+
+USUAL_FOR_IMPORTS = 1e-4
 
 
 def finetune(
@@ -91,15 +95,15 @@ def _finetune(
         progress.note(f"sft: {out} is up to date")
         return Checkpoint.load(out).record
 
+    # Whatever can be wrong must show before minutes of rendering, and before a finished run is cleared away.
+    model, fmt = _taught(base, recipe)
+    context = model.config.max_position_embeddings
+    batch_tokens = _budget(recipe, base, fmt, context, progress)
+    trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
+    unseen = held_out(recipe, data_root, fmt, context, progress)
+    if part.train.keep == "best" and not unseen:
+        raise InputError("keep is 'best', but no source has held-out conversations; use keep last.")
     with stage.running() as measured:
-        model, fmt = _taught(base, recipe)
-        context = model.config.max_position_embeddings
-        batch_tokens = _budget(recipe, fmt, context, progress)
-        # Whatever can be wrong must show before minutes of rendering.
-        trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
-        unseen = held_out(recipe, data_root, fmt, context, progress)
-        if part.train.keep == "best" and not unseen:
-            raise InputError("keep is 'best', but no source has held-out conversations; use keep last.")
         reading = read_mixture(
             recipe,
             tasks,
@@ -111,13 +115,14 @@ def _finetune(
         )
         result = train(
             model,
-            Batches(reading.examples, batch_tokens, recipe.seed, reading.order(recipe)),
+            Batches(reading.examples, batch_tokens, recipe.seed, reading.order(recipe), _turns(recipe)),
             _horizon(recipe),
             run_dir=stage.run_dir,
             validate=_validation(fmt, unseen) if unseen else None,
             progress=progress,
             trackers=trackers,
             shard=shard,
+            beside=stage.digest,
         )
         record = Record(
             stage="sft",
@@ -131,14 +136,24 @@ def _finetune(
             measured={**measured(), **result.measured},
             allowed_mismatch=base.record.allowed_mismatch,
         )
-        if ranks.first:
-            draw_curves(stage.run_dir, result.curve)
-            if part.lora is None:
-                Checkpoint.save(out, model, fmt.tokenizer, fmt, record, dtype=torch.bfloat16)
-            else:
-                save_adapter(out, model, part.lora, base.path, fmt, record)
-        ranks.wait()
+        ranks.first_does(lambda: _save(out, stage, model, base, fmt, record, part.lora))
     return record
+
+
+def _save(
+    out: Path,
+    stage: Stage,
+    model: Model,
+    base: Checkpoint,
+    fmt: ChatFormat,
+    record: Record,
+    lora: Lora | None,
+) -> None:
+    draw_curves(stage.run_dir, record.curve)
+    if lora is None:
+        Checkpoint.save(out, model, fmt.tokenizer, fmt, record, dtype=torch.bfloat16)
+    else:
+        save_adapter(out, model, lora, base.path, fmt, record)
 
 
 def _inputs(recipe: Recipe, base: Checkpoint, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -153,9 +168,14 @@ def _inputs(recipe: Recipe, base: Checkpoint, tasks: Sequence[Task]) -> dict[str
     }
 
 
-def _budget(recipe: Recipe, fmt: ChatFormat, context: int, progress: Progress) -> int:
-    """Return the tokens of a batch; say where the model's context or its format overrules the recipe."""
+def _budget(recipe: Recipe, base: Checkpoint, fmt: ChatFormat, context: int, progress: Progress) -> int:
+    """Return the tokens of a batch; say where base or format overrule the recipe, or do not suit it."""
     part = recipe.sft
+    if base.record.stage == "import" and part.train.learning_rate > USUAL_FOR_IMPORTS:
+        progress.note(
+            f"learning rate {part.train.learning_rate:g} is high for a model that was trained elsewhere; "
+            "usual is 1e-5 to 5e-5 (--learning-rate)"
+        )
     if not fmt.has_tools:
         progress.note(f"format {fmt.name} has no calculator: calls are left out, the words around them stay")
     if part.max_tokens > context:
@@ -174,6 +194,11 @@ def _added_tokens(base: Checkpoint, fmt: ChatFormat) -> dict[str, int]:
     """Return the control tokens that the base's tokenizer did not have."""
     tokens = fmt.tokenizer.special_tokens
     return {token: token_id for token, token_id in tokens.items() if token_id >= len(base.tokenizer)}
+
+
+def _turns(recipe: Recipe) -> list[int]:
+    """Return the epochs with which a stage of the curriculum begins, but for the first."""
+    return list(accumulate(stage.epochs for stage in recipe.stage))[:-1]
 
 
 def _horizon(recipe: Recipe) -> TrainConfig:

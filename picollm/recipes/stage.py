@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import resource
 import shutil
 import sys
@@ -73,6 +74,11 @@ class Stage:
     def _finished_file(self) -> Path:
         return self.run_dir / "finished.json"
 
+    @property
+    def digest(self) -> str:
+        """What stands for all the inputs."""
+        return digest(self.inputs)
+
     def finished(self) -> bool:
         """Return whether ``out`` is the complete result of exactly these inputs."""
         own = self.out.exists() and _read(self._finished_file).get("inputs_sha256") == digest(self.inputs)
@@ -102,7 +108,7 @@ class Stage:
         try:
             yield measured
         finally:
-            if self.ranks.first:
+            if self.ranks.first and self._is_begun:
                 self._note(self._begun_file, measured())
         if self.ranks.first:
             self._note(self._finished_file, measured())
@@ -112,27 +118,31 @@ class Stage:
         return self.run_dir / "begun.json"
 
     def _begun(self) -> float:
-        """Return the seconds of the interrupted runs that this one may continue; drop traces of others."""
-        found, finished = _read(self._begun_file), self._finished_file.exists()
+        """Return the seconds of the interrupted runs that this one continues; drop what others finished."""
+        found = _read(self._begun_file)
         self._drop_half_written()
-        if found.get("inputs_sha256") != digest(self.inputs) and found:
-            unfinished = not finished and any(self.run_dir.glob("state/[0-9]*"))
-            if unfinished:
+        if found and not self._is_begun:
+            if not self._finished_file.exists() and any(self.run_dir.glob("state/[0-9]*")):
                 self._refuse_fewer_rows(found)
-            else:
-                shutil.rmtree(self.run_dir)
-                found = {}
+                return 0.0  # the loop will say what is different
+            shutil.rmtree(self.run_dir)
+            found = {}
         seconds = float(found.get("seconds", 0.0))
         self._note(self._begun_file, {"seconds": seconds})
         self._finished_file.unlink(missing_ok=True)
         return seconds
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether what lies in the run's directory is of these inputs."""
+        return bool(_read(self._begun_file).get("inputs_sha256") == digest(self.inputs))
 
     def _drop_half_written(self) -> None:
         """Remove what processes left beside ``out`` that were killed while writing it."""
         if not self.out.parent.is_dir():
             return
         for path in self.out.parent.iterdir():
-            if path.name.startswith(f".{self.out.name}.") and path.name.endswith(".partial"):
+            if re.fullmatch(rf"\.{re.escape(self.out.name)}\.[^.]+\.partial", path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
     @property

@@ -6,7 +6,7 @@ T tokens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,8 @@ class Batches:
 
     What batch ``i`` holds is a pure function of the examples, ``max_tokens``, ``seed`` and ``i``. The number
     of the next batch is therefore the whole state of the loader. A mixture with weights hands in
-    ``members_of_epoch``: which examples an epoch is made of, some of them perhaps twice.
+    ``members_of_epoch``: which examples an epoch is made of, some of them perhaps twice. ``turns`` are the
+    epochs with which a curriculum turns to other sources: losses before and after do not compare.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Batches:
         max_tokens: int,
         seed: int = 0,
         members_of_epoch: Callable[[int], Int64s] | None = None,
+        turns: Collection[int] = (),
     ) -> None:
         if max_tokens < 1:
             raise InputError(f"a batch of {max_tokens} tokens holds nothing; the least is 1.")
@@ -86,7 +88,7 @@ class Batches:
             )
         self.examples, self.max_tokens, self.seed = examples, max_tokens, seed
         self._costs = examples.costs
-        self._members_of_epoch = members_of_epoch
+        self._members_of_epoch, self._turns = members_of_epoch, turns
         self._ends = [0]  # _ends[e] is the number of batches before epoch e
         self._cached: tuple[int, Packs] | None = None
         self._packs(0)
@@ -117,6 +119,11 @@ class Batches:
         while self._ends[-1] <= index:
             self._packs(len(self._ends) - 1)
         return int(np.searchsorted(self._ends, index, side="right")) - 1
+
+    def turn_in(self, numbers: range) -> bool:
+        """Return whether the batches ``numbers`` reach an epoch with which a curriculum turns."""
+        before = self.epoch(numbers[0] - 1) if numbers[0] else 0
+        return any(epoch in self._turns for epoch in range(before + 1, self.epoch(numbers[-1]) + 1))
 
     def members(self, index: int) -> Int64s:
         """Return the numbers of the examples in batch number ``index``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import nn
 
 from picollm.errors import UnavailableError
@@ -39,3 +40,8 @@ def compiled(layers: Iterable[nn.Module], asked: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+def uncompiled(asked: bool) -> AbstractContextManager[object]:
+    """Let compiled layers run as they are in this block: validation would need programs of its own."""
+    return torch.compiler.set_stance("force_eager") if asked else nullcontext()

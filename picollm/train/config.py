@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from picollm.errors import InputError
 
-# These decide what is written and when, not what is learned: a run may be resumed with other values.
 MOST_EPOCHS = 1000
+# These decide what is written and when, not what is learned: a run may be resumed with other values.
 OUTPUT_FIELDS = frozenset({"log_every", "save_every", "keep_states", "validate_every"})
 
 
@@ -61,7 +61,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the layers with ``torch.compile``: for GPUs; on a CPU the native kernels are faster."""
     explosion_factor: float = 3.0
-    """Stop when the smoothed loss exceeds this multiple of the first step's loss."""
+    """Stop when the smoothed loss exceeds this multiple of the lowest so far, or of 1 if that is lower."""
 
     keep: Literal["last", "best"] = "last"
     """Which weights the model ends with: the last, or those with the lowest mean of the validation losses."""
@@ -118,4 +118,5 @@ class TrainConfig:
 
     def learning(self) -> dict[str, Any]:
         """Return the fields that decide what is learned: a state only continues a run where these agree."""
-        return {name: value for name, value in asdict(self).items() if name not in OUTPUT_FIELDS}
+        decides = {"validate_every"} if self.keep == "best" else set()
+        return {n: value for n, value in asdict(self).items() if n not in OUTPUT_FIELDS or n in decides}

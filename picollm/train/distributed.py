@@ -69,14 +69,19 @@ class Ranks:
         if self.size == 1:
             return action()
         outcome: list[Any] = [None, None]
+        failed: Exception | None = None
         if self.first:
             try:
                 outcome[0] = action()
-            except PicoError as error:
-                outcome[1] = error
+            except Exception as error:
+                # Not every error survives the way to another process; its words do.
+                outcome[1] = error if isinstance(error, PicoError) else PicoError(f"process 0: {error!r}")
+                failed = error
         dist.broadcast_object_list(outcome)
+        if failed is not None:
+            raise failed
         if outcome[1] is not None:
-            outcome[1].told = not self.first
+            outcome[1].told = True
             raise outcome[1]
         return cast(Choice, outcome[0])
 
@@ -114,7 +119,10 @@ def joined(device: str) -> Iterator[Ranks]:
     Raises:
         InputError: torch has no such device here.
     """
+    local = paths.environment("LOCAL_RANK") or "0"
     try:
+        if device == "cuda" and paths.environment("WORLD_SIZE") is not None:
+            torch.cuda.set_device(int(local))  # before anything: each process opens its own GPU only
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = textwrap.shorten(str(error).strip().splitlines()[0].rstrip("."), 100)
@@ -127,8 +135,6 @@ def joined(device: str) -> Iterator[Ranks]:
     if paths.environment("WORLD_SIZE") is None:
         yield Ranks()
         return
-    if device.startswith("cuda"):
-        torch.cuda.set_device(int(paths.environment("LOCAL_RANK") or 0))
     # Gradients lie on the GPU; the few numbers of a step and the wish to stop lie on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:

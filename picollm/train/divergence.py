@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from picollm.errors import DivergedError
+from picollm.errors import DivergedError, UnavailableError
 from picollm.paths import atomic_file
 from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
@@ -26,14 +26,18 @@ def check_alive(
     numbers: range,
     loss: float,
     norm: float,
-    run_dir: Path,
+    run_dir: Path | None,
 ) -> None:
     """Return when the run may go on; call before gradients are applied. ``state`` gets the new smoothed loss.
+
+    ``run_dir`` gets ``diverged.json``; None in all processes but the first.
 
     Raises:
         DivergedError: loss or gradient is not a number, or the smoothed loss is ``explosion_factor`` times
             the lowest so far; names the step, its conversations, and the newest good state.
     """
+    if batches.turn_in(numbers):
+        state.smoothed_loss = state.lowest_loss = None
     before = loss if state.smoothed_loss is None else state.smoothed_loss
     state.smoothed_loss = MEMORY * before + (1 - MEMORY) * loss
     lowest = before if state.lowest_loss is None else state.lowest_loss
@@ -47,7 +51,7 @@ def check_alive(
     raise DivergedError(
         f"step {state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, smoothed loss "
         f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane) at {_named(batches, numbers, run_dir)}. "
-        f"{_good_state(state, config, run_dir)} Lower the learning rate ({config.learning_rate:g}) or "
+        f"{_good_state(state, config, run_dir)}Lower the learning rate ({config.learning_rate:g}) or "
         f"lengthen the warm-up ({config.warmup_steps} steps), in another --out."
     )
 
@@ -57,21 +61,29 @@ def is_sane(state: RunState) -> bool:
     return state.sane_step == state.step
 
 
-def _named(batches: Batches, numbers: range, run_dir: Path) -> str:
+def _named(batches: Batches, numbers: range, run_dir: Path | None) -> str:
     """Return the first rows of a step in words; all of them are in ``run_dir/diverged.json``."""
     examples = batches.examples
     members = [int(member) for number in numbers for member in batches.members(number)]
     rows = [{"source": examples.source(member), "row": examples.row(member)} for member in members]
-    path = run_dir / "diverged.json"
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     named = ", ".join(f"{row['source']} row {row['row']}".strip() for row in rows[:NAMED])
-    return named + (f" and {len(rows) - NAMED} more ({path})" if len(rows) > NAMED else "")
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    if run_dir is None:
+        return named + more
+    path = run_dir / "diverged.json"
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    except UnavailableError:  # a full disk is not what the user must hear of now
+        return named + more
+    return f"{named}{more} (all in {path})"
 
 
-def _good_state(state: RunState, config: TrainConfig, run_dir: Path) -> str:
+def _good_state(state: RunState, config: TrainConfig, run_dir: Path | None) -> str:
     """Say which saved state came before the trouble: its weights gave a sane loss one step later."""
+    if run_dir is None:
+        return ""
     good = [step for step in saved_steps(run_dir) if step < state.sane_step]
     if good:
-        return f"The last good state is that after step {good[-1]}, in {run_dir / 'state'}."
-    return f"No good state had been saved by then (save_every is {config.save_every})."
+        return f"The last good state is that after step {good[-1]}, in {run_dir / 'state'}. "
+    return f"No good state had been saved by then (save_every is {config.save_every}). "

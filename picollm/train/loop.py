@@ -18,7 +18,7 @@ from picollm.progress import SILENT, Progress
 from picollm.train.arithmetic import necessary_flops
 from picollm.train.batches import Batches
 from picollm.train.calibrate import clock, faster_precision, matrix_rate
-from picollm.train.compiling import compiled
+from picollm.train.compiling import compiled, uncompiled
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.divergence import check_alive, is_sane
@@ -85,6 +85,7 @@ def train(
     progress: Progress = SILENT,
     trackers: Trackers = NONE,
     shard: bool = False,
+    beside: str = "",
 ) -> TrainResult:
     """Return the result of training ``model`` in place on ``batches``.
 
@@ -101,6 +102,7 @@ def train(
         progress: shows a bar and lines.
         trackers: gets every record as well.
         shard: spreads weights, gradients and the optimizer's state over all processes (FSDP2).
+        beside: a digest of what decides the run beside all these; a run with another one is not continued.
 
     Raises:
         InputError: when a step cannot be cut into batches, or ``run_dir`` holds a different run.
@@ -110,7 +112,7 @@ def train(
     """
     with joined(config.device) as ranks:
         model = model if shard else model.to(config.device)
-        run = Run(model, batches, config, ranks, run_dir, validate, progress, trackers, shard)
+        run = Run(model, batches, config, ranks, run_dir, validate, progress, trackers, shard, beside)
         try:
             with compiled(run.model.model.layers, config.compile):
                 run.go()
@@ -120,7 +122,7 @@ def train(
                 run.weights.restore()
         if shard:  # together with all others; after an error of one, they would wait forever
             run.weights.restore()
-        if config.keep == "best":
+        if config.keep == "best" and run.state.best_step is not None:
             model.load_state_dict(load_best(run_dir), strict=False)
     s = run.state
     return TrainResult(
@@ -142,6 +144,7 @@ class Run:
         progress: Progress = SILENT,
         trackers: Trackers = NONE,
         shard: bool = False,
+        beside: str = "",
     ) -> None:
         bound_kernel_caches(NUM_KERNELS[config.precision])
         keep_freed_memory()
@@ -152,13 +155,13 @@ class Run:
         self.progress = progress if ranks.first else SILENT
         self.device = torch.device(config.device)
         self.plan = Plan.of(config, batches, ranks.size)
-        self.identity = identity(model, batches, config, ranks.size)
+        self.identity = identity(model, batches, config, ranks.size, beside)
         if ranks.first:
             clear_half_written(run_dir)
         found = load_state(run_dir, self.identity, self.progress)
         if found is None:
             self.state = RunState(ranks.agree(self._precision(model)), self.plan.num_steps)
-            if config.precision == "auto":
+            if config.precision == "auto" and not shard:
                 self.progress.note(f"computing in {self.state.precision}, the faster one here")
         else:
             self.state = found[0]
@@ -222,7 +225,8 @@ class Run:
         total_loss, tokens, flops, stops = ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         norm = self._clip()
         loss = total_loss / num_targets
-        check_alive(state, self.config, self.batches, numbers, loss, norm, self.run_dir)
+        place = self.run_dir if ranks.first else None
+        check_alive(state, self.config, self.batches, numbers, loss, norm, place)
         self.optimizer.step(learning_rate_factor(self.config, state.step, state.num_steps))
         self.weights.publish()
         seconds, busy = time.perf_counter() - start, (clock(self.device) - busy) * ranks.size
@@ -255,7 +259,7 @@ class Run:
         }
         state.tally = Tally()
         if self.validate and validation_due:
-            with self.weights.in_full(), torch.no_grad():
+            with self.weights.in_full(), torch.no_grad(), uncompiled(config.compile):
                 losses = self.validate(self.model)
             point |= {f"validation/{name}": value for name, value in losses.items()}
             judged = [value for name, value in losses.items() if "bits" not in name] or [*losses.values()]
@@ -267,10 +271,10 @@ class Run:
     def _keep_if_best(self, loss: float) -> None:
         state = self.state
         if self.config.keep == "best" and (state.best_loss is None or loss < state.best_loss):
-            state.best_loss, state.best_step = loss, state.step
+            step = state.step
+            state.best_loss, state.best_step = loss, step
             weights = self._whole(self.weights.masters)
-            if self.ranks.first:
-                save_best(self.run_dir, state.step, weights)
+            self.ranks.first_does(lambda: save_best(self.run_dir, step, weights))
 
     def _judge_pace(self) -> None:
         """Shorten the horizon once, from the pace of the first steps, when the run has a time limit."""
@@ -305,10 +309,11 @@ class Run:
         return whole
 
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        damage = best_damage(self.run_dir) if self.state.best_step is not None else None
-        if damage:
-            self.progress.note(f"{damage}; the best weights are those of the validations to come")
-            self.state.best_loss = self.state.best_step = None
+        if self.state.best_step is not None:
+            damage = self.ranks.first_does(lambda: best_damage(self.run_dir))
+            if damage:
+                self.progress.note(f"{damage}; what counts are the validations to come, or the last weights")
+                self.state.best_loss = self.state.best_step = None
         torch.set_rng_state(tensors.pop("rng"))
         with torch.no_grad():
             for name, master in self.weights.masters.items():

@@ -68,9 +68,9 @@ def batches_per_step(config: TrainConfig, batch_tokens: int) -> int:
 
 
 def identity(
-    model: torch.nn.Module, batches: Batches, config: TrainConfig, num_processes: int
+    model: torch.nn.Module, batches: Batches, config: TrainConfig, num_processes: int, beside: str = ""
 ) -> dict[str, Any]:
-    """Return what must agree for a saved state to continue this run."""
+    """Return what must agree for a saved state to continue this run; ``beside`` stands for all else."""
     weights = hashlib.sha256()
     for name, parameter in model.named_parameters():
         weights.update(name.encode())
@@ -80,4 +80,5 @@ def identity(
         "data": batches.digest,
         "initial weights": weights.hexdigest(),
         "number of processes": num_processes,
+        "other settings": beside,
     }

@@ -44,8 +44,9 @@ class ShardedWeights:
         self.model = copy.deepcopy(
             whole, shared
         )  # modules of its own, until they are spread the same weights
-        for layer in self.model.model.layers:
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        for layer, own in zip(self.model.model.layers, whole.model.layers, strict=True):
+            fully_shard(layer, mesh=mesh, mp_policy=policy)  # on its way, one layer is whole on the device
+            own.to("meta")
         fully_shard(self.model, mesh=mesh, mp_policy=policy)
         register_fsdp_forward_method(self.model, "hidden")
         for module in self.model.modules():

@@ -168,7 +168,7 @@ def _damage(directory: Path) -> str | None:
 
 
 def _check_identity(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    for name in sorted(saved.keys() | given.keys()):
+    for name in sorted(saved.keys() | given.keys(), key=lambda name: (name == "other settings", name)):
         if saved.get(name) != given.get(name):
             raise InputError(
                 f"{directory.parent.parent} holds an unfinished run with {name} {_short(saved.get(name))}, "

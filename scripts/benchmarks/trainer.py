@@ -9,8 +9,8 @@ step by step on a machine whose speed changes, and each one's peak memory is its
 supervised tokens per second of CPU time; the first two steps of each side are not counted. Threads that wait
 for each other sleep instead of spinning, on both sides: on a machine with other work to do, a spinning
 thread would count as a busy one. ``mfu_*`` is the share of the rate that matrix products of the model's own
-shapes reach in the same process, counting only necessary arithmetic; ``memory_*`` is our peak memory over
-TRL's.
+shapes reach in the same process right after each step, counting only necessary arithmetic; ``memory_*`` is
+our peak memory over TRL's.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
     from picollm.model.llama import Model
     from picollm.progress import SILENT
     from picollm.train.batches import Batches
+    from picollm.train.calibrate import matrix_rate
     from picollm.train.config import TrainConfig
     from picollm.train.distributed import Ranks
     from picollm.train.examples import Examples
@@ -177,7 +178,8 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
         def counts() -> dict[str, Any]:
             taken = {name: getattr(run.state, name) - before[name] for name in before}
             before.update({name: getattr(run.state, name) for name in before})
-            mfu = run.state.tally.point(run.matrix_rate)["mfu"]
+            rate = matrix_rate(model.config, run.state.precision, run.device)  # the machine's speed changes
+            mfu = run.state.tally.point(rate)["mfu"]
             run.state.tally = type(run.state.tally)()
             return {"tokens": taken["tokens"], "supervised": taken["supervised_tokens"], "mfu": mfu}
 

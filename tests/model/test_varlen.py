@@ -155,7 +155,8 @@ def test_compiled_layers_learn_the_same_from_streams_of_any_length(
         for one, other in zip(model.parameters(), plain.parameters(), strict=True):
             other.copy_(one.normal_(0, 0.2).bfloat16().float())
             one.copy_(other)
-    model = model.bfloat16()
+    dtype, near = (torch.bfloat16, 0.1) if HAS_CUDA else (torch.float32, 1e-4)
+    model = model.to(dtype)
     with compiling.compiled(model.model.layers, True):
         for number in range(4):
             lengths = torch.randint(5, 60, (3 + number,), generator=generator)
@@ -165,8 +166,10 @@ def test_compiled_layers_learn_the_same_from_streams_of_any_length(
             batch = Batch(ids, targets, positions, int((targets != NO_TARGET).sum())).to(torch.device(DEVICE))
             for each in (model, plain):
                 summed_loss(each, batch, 1 / batch.num_targets).backward()
+        with compiling.uncompiled(True), torch.no_grad():
+            assert torch.isfinite(summed_loss(model, batch))
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
-        assert (one.grad.float() - other.grad).norm() < 0.05 * other.grad.norm()
+        assert (one.grad.float() - other.grad).norm() < near * other.grad.norm()
     # One for all layers, one for the last, which selects; again when a size was first taken as fixed.
     assert counters["stats"]["unique_graphs"] <= 4 and not counters["graph_break"]
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -224,6 +225,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples(
     members = [m for n in (0, 1) for m in batches.members(n)]
     assert named == [{"source": batches.examples.source(m), "row": int(m)} for m in members]
     assert f"{named[0]['source']} row {named[0]['row']}" in str(error.value)
+
+
+def test_a_curriculum_that_turns_to_other_sources_has_not_exploded(
+    new_model: Callable[..., Model], examples: Examples, tmp_path: Path
+) -> None:
+    config = TrainConfig(**{**STEPS, "num_steps": 60, "learning_rate": 1e-2, "explosion_factor": 1.2})
+    easy = np.repeat(np.arange(1), 24)
+    other = lambda epoch: easy if epoch < 4 else np.arange(1, 24)  # noqa: E731
+    with pytest.raises(DivergedError):
+        train(new_model(), Batches(examples, 64, 3, other), config, run_dir=tmp_path / "sudden")
+    turning = Batches(examples, 64, 3, other, turns=[4])
+    assert train(new_model(), turning, config, run_dir=tmp_path / "turn").steps == 60
 
 
 def test_an_explosion_stops_the_run_and_leaves_the_last_good_state(
