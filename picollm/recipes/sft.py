@@ -157,11 +157,15 @@ def _save(
 
 
 def _inputs(recipe: Recipe, base: Checkpoint, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return all that decides what the chat model will be."""
+    """Return all that decides what the chat model will be, and so not why a source or a stage is there."""
+    mixture, stages = (
+        [{name: value for name, value in dataclasses.asdict(each).items() if name != "why"} for each in some]
+        for some in (recipe.mixture, recipe.stage)
+    )
     return {
         "sft": {**dataclasses.asdict(recipe.sft), "train": recipe.sft.train.learning()},
-        "mixture": recipe.mixture,
-        "stages": recipe.stage,
+        "mixture": mixture,
+        "stages": stages,
         "seed": recipe.seed,
         "base": base.weights_sha256,
         "data": [task.rows.digest for task in tasks],

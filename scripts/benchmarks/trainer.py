@@ -9,7 +9,7 @@ step by step on a machine whose speed changes, and each one's peak memory is its
 supervised tokens per second of CPU time; the first two steps of each side are not counted. Threads that wait
 for each other sleep instead of spinning, on both sides: on a machine with other work to do, a spinning
 thread would count as a busy one. ``mfu_*`` is the share of the rate that matrix products of the model's own
-shapes reach in the same process right after each step, counting only necessary arithmetic; ``memory_*`` is
+shapes reach in a third process, which has its turns too, counting only necessary arithmetic; ``memory_*`` is
 our peak memory over TRL's.
 """
 
@@ -32,6 +32,7 @@ import numpy as np
 
 THREADS = 2
 WARM_UP = 2  # the first step compiles kernels; the second meets the optimizer's state for the first time
+_NOT_COUNTED = {"peak_rss_mib": 0, "matrix_parameters": 0}
 BATCH_TOKENS = 1024  # ours: larger batches keep more alive for backward
 
 
@@ -75,15 +76,17 @@ def run() -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for label, shape, precisions in (("", TINY, ("fp32", "bf16")), ("_135m", SMOL, ("bf16",))):
         sides = {(side, p): (worker, shape, p) for p in precisions for side, worker in WORKERS.items()}
-        measured = _alternate(sides, shape.num_rounds)
+        rates = {} if label else {("products", p): (_products, shape, p) for p in precisions}
+        measured = _alternate(sides | rates, shape.num_rounds)
         for precision in precisions:
             ours, theirs = measured["picollm", precision], measured["trl", precision]
             pairs = zip(ours["rates"], theirs["rates"], strict=True)
             ratios[f"vs_trl{label}_{precision}"] = median(our / their for our, their in pairs)
             ratios[f"memory{label}_{precision}"] = ours["peak_rss_mib"] / theirs["peak_rss_mib"]
             if not label:
-                ratios[f"mfu_{precision}"] = median(ours["mfu"])
-        rows += [_row(label, side, precision, taken) for (side, precision), taken in measured.items()]
+                reached = zip(ours["flops"], measured["products", precision]["flops"], strict=True)
+                ratios[f"mfu_{precision}"] = median(step / product for step, product in reached)
+        rows += [_row(label, *side, measured[side]) for side in sides]
     return {"ratios": ratios, "rows": rows}
 
 
@@ -129,7 +132,7 @@ def _summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "rates": [step["supervised"] / step["cpu_s"] for step in timed],
         "token_rates": [step["tokens"] / step["cpu_s"] for step in timed],
-        "mfu": [step["mfu"] for step in timed],
+        "flops": [step["flops"] / step["cpu_s"] for step in timed],
         "peak_rss_mib": steps[-1]["peak_rss_mib"],
         "matrix_parameters": steps[-1]["matrix_parameters"],
     }
@@ -155,7 +158,6 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
     from picollm.model.llama import Model
     from picollm.progress import SILENT
     from picollm.train.batches import Batches
-    from picollm.train.calibrate import matrix_rate
     from picollm.train.config import TrainConfig
     from picollm.train.distributed import Ranks
     from picollm.train.examples import Examples
@@ -178,10 +180,8 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
         def counts() -> dict[str, Any]:
             taken = {name: getattr(run.state, name) - before[name] for name in before}
             before.update({name: getattr(run.state, name) for name in before})
-            rate = matrix_rate(model.config, run.state.precision, run.device)  # the machine's speed changes
-            mfu = run.state.tally.point(rate)["mfu"]
-            run.state.tally = type(run.state.tally)()
-            return {"tokens": taken["tokens"], "supervised": taken["supervised_tokens"], "mfu": mfu}
+            flops, run.state.tally = run.state.tally.flops, type(run.state.tally)()
+            return {"tokens": taken["tokens"], "supervised": taken["supervised_tokens"], "flops": flops}
 
         turns = _turns(connection, model.config.num_matrix_parameters, counts)
         next(turns)
@@ -191,6 +191,20 @@ def _picollm(connection: Connection, shape: Shape, precision: str) -> None:
             except StopIteration:
                 return
             run.step()
+
+
+def _products(connection: Connection, shape: Shape, precision: Any) -> None:
+    import torch
+
+    from picollm.model.config import ModelConfig
+    from picollm.train.calibrate import matrix_rate
+
+    torch.set_num_threads(THREADS)
+    config = ModelConfig(**shape.sizes, model_type="llama")
+    connection.send("ready")
+    while connection.recv() == "step":
+        rate = matrix_rate(config, precision, torch.device("cpu"))
+        connection.send({"flops": rate, "cpu_s": 1.0, "supervised": 0, "tokens": 0} | _NOT_COUNTED)
 
 
 def _trl(connection: Connection, shape: Shape, precision: str) -> None:
@@ -214,7 +228,7 @@ def _trl(connection: Connection, shape: Shape, precision: str) -> None:
             return super().training_step(model, inputs, *rest)
 
     def counts() -> dict[str, Any]:
-        taken = {**seen, "mfu": 0.0}
+        taken = {**seen, "flops": 0.0}
         seen.update(tokens=0, supervised=0)
         return taken
 
