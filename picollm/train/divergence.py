@@ -48,12 +48,14 @@ def check_alive(
         state.lowest_loss = min(lowest, state.smoothed_loss)
     if finite and state.smoothed_loss <= limit:
         return
-    raise DivergedError(
+    error = DivergedError(
         f"step {state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, smoothed loss "
         f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane) at {_named(batches, numbers, run_dir)}. "
         f"{_good_state(state, config, run_dir)}Lower the learning rate ({config.learning_rate:g}) or "
         f"lengthen the warm-up ({config.warmup_steps} steps), in another --out."
     )
+    error.told = run_dir is None  # every process sees the same loss
+    raise error
 
 
 def is_sane(state: RunState) -> bool:
