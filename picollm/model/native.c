@@ -70,7 +70,7 @@ INLINE float exponential(float x) {
 
 INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
-/* --- products of small matrices ----------------------------------------------------------------------------- */
+/* --- vectors ----------------------------------------------------------------------------- */
 
 #define LANES 16
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -108,42 +108,30 @@ INLINE quad sums(lanes a, lanes b, lanes c, lanes d) {
   return SHUFFLE(ab, cd, 0, 1, 4, 5) + SHUFFLE(ab, cd, 2, 3, 6, 7);
 }
 
-/* Four rows and `2 * LANES` (or LANES) columns of c (+)= a @ b, kept in registers until they are summed up. */
-INLINE void multiply_wide(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row,
-                          long inner) {
-  lanes *c0 = (lanes *)c, *c1 = (lanes *)(c + c_row), *c2 = (lanes *)(c + 2 * c_row), *c3 = (lanes *)(c + 3 * c_row);
-  lanes s00 = c0[0], s01 = c0[1], s10 = c1[0], s11 = c1[1], s20 = c2[0], s21 = c2[1], s30 = c3[0], s31 = c3[1];
-  for (long k = 0; k < inner; k++, a += column, b += b_row) {
-    lanes b0 = ((const lanes *)b)[0], b1 = ((const lanes *)b)[1];
-    s00 += a[0] * b0, s01 += a[0] * b1;
-    s10 += a[row] * b0, s11 += a[row] * b1;
-    s20 += a[2 * row] * b0, s21 += a[2 * row] * b1;
-    s30 += a[3 * row] * b0, s31 += a[3 * row] * b1;
-  }
-  c0[0] = s00, c0[1] = s01, c1[0] = s10, c1[1] = s11, c2[0] = s20, c2[1] = s21, c3[0] = s30, c3[1] = s31;
+/* Products of pairs of bfloat16 numbers, where the processor has them. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define HAS_DOT_PRODUCTS 1
+#define DOT_PRODUCTS __attribute__((target("arch=x86-64-v4,avx512bf16")))
+typedef uint32_t pair __attribute__((aligned(2), may_alias));
+typedef uint32_t lanes_pairs __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int16_t lanes_bf16 __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef int16_t operand __attribute__((vector_size(4 * LANES)));
+
+static int has_dot_products(void) { return __builtin_cpu_supports("avx512bf16"); }
+
+/* Each sum gets the products of both numbers of its pairs: of `a`, the same for all, and of one of `b`. */
+INLINE DOT_PRODUCTS lanes dot(lanes sum, pair a, lanes_pairs b) {
+  return __builtin_ia32_dpbf16ps_v16sf(sum, (operand)((lanes_pairs){0} + a), (operand)b);
 }
 
-INLINE void multiply_narrow(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row,
-                            long inner) {
-  lanes *c0 = (lanes *)c, *c1 = (lanes *)(c + c_row), *c2 = (lanes *)(c + 2 * c_row), *c3 = (lanes *)(c + 3 * c_row);
-  lanes s0 = *c0, s1 = *c1, s2 = *c2, s3 = *c3;
-  for (long k = 0; k < inner; k++, a += column, b += b_row) {
-    lanes b0 = *(const lanes *)b;
-    s0 += a[0] * b0, s1 += a[row] * b0, s2 += a[2 * row] * b0, s3 += a[3 * row] * b0;
-  }
-  *c0 = s0, *c1 = s1, *c2 = s2, *c3 = s3;
-}
+INLINE DOT_PRODUCTS lanes_bf16 rounded(const float *x) { return __builtin_ia32_cvtneps2bf16_v16sf(*(const lanes *)x); }
+#else
+#define HAS_DOT_PRODUCTS 0
+#endif
 
-/* c += a @ b, with `rows` a multiple of 4 and `columns` of LANES; element (i, k) of a is a[i * row + k * column]. */
-INLINE void multiply(const float *a, long row, long column, const float *b, long b_row, float *c, long c_row, long rows,
-                     long columns, long inner) {
-  for (long i = 0; i < rows; i += 4) {
-    long j = 0;
-    for (; j + 2 * LANES <= columns; j += 2 * LANES)
-      multiply_wide(a + i * row, row, column, b + j, b_row, c + i * c_row + j, c_row, inner);
-    if (j < columns) multiply_narrow(a + i * row, row, column, b + j, b_row, c + i * c_row + j, c_row, inner);
-  }
-}
+/* Zeros, where a vector's worth of bytes begins. */
+#define ALIGNED __attribute__((aligned(64)))
+INLINE void *zeros(long bytes) { return memset(aligned_alloc(64, padded(bytes, 64)), 0, bytes); }
 
 /* Tokens of one text. Its queries follow each other in the stream; its keys are the first `num_cached` of a slot of
    the cache (none in training), then `num_own` that follow each other in the stream. */
@@ -174,18 +162,22 @@ INLINE struct text text(const int64_t *query_ends, const int64_t *own_ends, cons
   } while (0)
 
 #define T float
+#define PAIRS 0
 #define READ read_f32
 #define READ_LANES read_lanes_f32
 #define WRITE write_f32
 #define OF(name) name##_f32
 #include "native_kernels.h"
 #undef T
+#undef PAIRS
+#undef FASTEST
 #undef READ
 #undef READ_LANES
 #undef WRITE
 #undef OF
 
 #define T bf16
+#define PAIRS HAS_DOT_PRODUCTS
 #define READ read_bf16
 #define READ_LANES read_lanes_bf16
 #define WRITE write_bf16

@@ -141,81 +141,22 @@ void OF(add)(float *sum, const T *x, long size, int threads) { SPLIT(size, 1, OF
 
 /* --- causal attention inside documents ---------------------------------------------------------------------- */
 
-/* One head's numbers of `count` tokens, which lie `stride` apart, times `scale`: rows of `to`, or its columns. */
-INLINE void OF(gather)(const T *from, long count, long stride, long D, float scale, float *to, long width) {
-  for (long i = 0; i < count; i++) {
-    SIMD for (long d = 0; d < D; d++) to[i * width + d] = READ(from[i * stride + d]) * scale;
-    for (long d = D; d < width; d++) to[i * width + d] = 0;
-  }
-}
-
-/* The same as tokens `first` to `first + count` of blocks of KEYS tokens, each block with a row for every channel. */
-INLINE void OF(gather_columns)(const T *from, long first, long count, long stride, long D, float *to, long width) {
-  for (long at = first; at < first + count;) {
-    long next = at / KEYS * KEYS + KEYS, end = next < first + count ? next : first + count;
-    float *block = to + at / KEYS * KEYS * width;
-    for (long d = 0; d < D; d++)
-      for (long i = at; i < end; i++) block[d * KEYS + i % KEYS] = READ(from[(i - first) * stride + d]);
-    at = end;
-  }
-}
-
 INLINE void OF(scatter)(const float *from, long width, float scale, long count, long D, T *to, long stride) {
   for (long i = 0; i < count; i++)
     SIMD for (long d = 0; d < D; d++) to[i * stride + d] = WRITE(from[i * width + d] * scale);
 }
 
-/* Blocks of queries meet blocks of keys, and sums so far are scaled when a block has a higher score (arXiv
-   2205.14135). `log_sum`, if not null, gets what backward computes the weights from. */
-PER_PROCESSOR static void OF(attention_head)(const T *q, const T *k, const T *v, const T *cached_k, const T *cached_v,
-                                             const int64_t *at, struct text text, long window, float scale, long heads,
-                                             long H, long K, long D, T *out, float *log_sum) {
-  long width = padded(D, LANES), length = padded(text.num_keys, KEYS), old = text.num_cached;
-  float *keys = calloc(2 * width * length, sizeof(float)), *values = keys + width * length;
-  float scores[QUERIES * KEYS];
-  float *asked = malloc(sizeof(float) * 2 * QUERIES * width), *answer = asked + QUERIES * width;
-  OF(gather_columns)(cached_k, 0, old, D, D, keys, width);
-  OF(gather_columns)(k, old, text.num_own, K * D, D, keys, width);
-  OF(gather)(cached_v, old, D, D, 1, values, width);
-  OF(gather)(v, text.num_own, K * D, D, 1, values + old * width, width);
-  for (long g = 0; g < heads; g++)
-    for (long first = 0; first < text.num_queries; first += QUERIES) {
-      long count = text.num_queries - first < QUERIES ? text.num_queries - first : QUERIES, rows = padded(count, 4);
-      float most[QUERIES], total[QUERIES];
-      for (long i = 0; i < rows; i++) most[i] = -__builtin_inff(), total[i] = 0;
-      memset(asked, 0, sizeof(float) * 2 * QUERIES * width);
-      OF(gather)(q + (first * H + g) * D, count, H * D, D, scale, asked, width);
-      long start = window && at[first] >= window ? (at[first] - window + 1) / KEYS * KEYS : 0;
-      for (long block = start; block <= at[first + count - 1]; block += KEYS) {
-        long seen = at[first + count - 1] + 1 - block < KEYS ? at[first + count - 1] + 1 - block : KEYS,
-             columns = padded(seen, 2 * LANES);
-        memset(scores, 0, sizeof scores);
-        multiply(asked, width, 1, keys + block * width, KEYS, scores, KEYS, rows, columns, D);
-        for (long i = 0; i < count; i++) {
-          float *x = scores + i * KEYS, high = most[i], sum = 0;
-          int to = at[first + i] + 1 - block < KEYS ? at[first + i] + 1 - block : KEYS,
-              from = window && at[first + i] + 1 - window > block ? at[first + i] + 1 - window - block : 0;
-#pragma omp simd reduction(max : high)
-          for (int j = 0; j < columns; j++) high = j >= from && j < to && x[j] > high ? x[j] : high;
-#pragma omp simd reduction(+ : sum)
-          for (int j = 0; j < columns; j++) {
-            float weight = exponential(x[j] - high);
-            x[j] = j >= from && j < to ? weight : 0;
-            sum += x[j];
-          }
-          float fade = total[i] == 0 ? 0 : exponential(most[i] - high);
-          most[i] = high, total[i] = total[i] * fade + sum;
-          if (fade != 1) SIMD for (long d = 0; d < width; d++) answer[i * width + d] *= fade;
-        }
-        multiply(scores, KEYS, 1, values + block * width, width, answer, width, rows, width, seen);
-      }
-      for (long i = 0; i < count; i++) {
-        OF(scatter)(answer + i * width, width, 1 / total[i], 1, D, out + ((first + i) * H + g) * D, 0);
-        if (log_sum) log_sum[(first + i) * H + g] = most[i] + __builtin_logf(total[i]);
-      }
-    }
-  free(asked), free(keys);
-}
+#define PAIRED 0
+#define IN(name) OF(name)
+#include "native_attention.h"
+#if PAIRS
+#define PAIRED 1
+#define IN(name) name##_pairs
+#include "native_attention.h"
+#define FASTEST(name) (D % 2 == 0 && has_dot_products() ? name##_pairs : OF(name))
+#else
+#define FASTEST(name) OF(name)
+#endif
 
 /* The texts of a stream, one after the other: queries [S, H, D], each at its place among the keys of its text, keys and
    values [T, K, D]. Where `slot` is not null, `cached` tokens of a slot of the cache come before a text's own. */
@@ -230,67 +171,10 @@ void OF(attention)(const T *q, const T *k, const T *v, const int64_t *at, const 
     struct text some = text(query_ends, own_ends, slot, cached, item / parts);
     long head = item % parts * heads, shared = head * K / H, asking = (some.first_query * H + head) * D,
          own = (some.first_own * K + shared) * D, old = (some.slot * K + shared) * capacity * D;
-    OF(attention_head)(q + asking, k + own, v + own, cached_k + old, cached_v + old, at + some.first_query, some,
+    FASTEST(attention_head)(q + asking, k + own, v + own, cached_k + old, cached_v + old, at + some.first_query, some,
                        window, scale, heads, H, K, D, out + asking,
                        log_sum ? log_sum + some.first_query * H + head : 0);
   }
-}
-
-/* With weights p = softmax(s): dL/dv sums p g, dL/ds = p (g v - sum of p g v), and the last sum is g times the
-   output. Weights are computed again, block by block. */
-PER_PROCESSOR static void OF(attention_backward_head)(const T *grad, const T *out, const float *log_sum, const T *q,
-                                                      const T *k, const T *v, const int64_t *at, struct text text,
-                                                      long window, float scale, long H, long K, long D, T *grad_q,
-                                                      T *grad_k, T *grad_v) {
-  long G = H / K, width = padded(D, LANES), length = padded(text.num_keys, KEYS), size = width * length;
-  float *keys = calloc(5 * size, sizeof(float)), *keys_T = keys + size, *values_T = keys + 2 * size;
-  float *sum_k = keys + 3 * size, *sum_v = keys + 4 * size;
-  float weights[QUERIES * KEYS], scores[QUERIES * KEYS];
-  float *asked = malloc(sizeof(float) * 3 * QUERIES * width), *g_out = asked + QUERIES * width,
-        *sum_q = g_out + QUERIES * width;
-  OF(gather)(k, text.num_keys, K * D, D, 1, keys, width);
-  OF(gather_columns)(k, 0, text.num_keys, K * D, D, keys_T, width);
-  OF(gather_columns)(v, 0, text.num_keys, K * D, D, values_T, width);
-  for (long g = 0; g < G; g++)
-    for (long first = 0; first < text.num_queries; first += QUERIES) {
-      long count = text.num_queries - first < QUERIES ? text.num_queries - first : QUERIES, rows = padded(count, 4);
-      memset(asked, 0, sizeof(float) * 3 * QUERIES * width);
-      OF(gather)(q + (first * H + g) * D, count, H * D, D, scale, asked, width);
-      OF(gather)(grad + (first * H + g) * D, count, H * D, D, 1, g_out, width);
-      float mean[QUERIES];
-      for (long i = 0; i < count; i++) {
-        const T *answer = out + ((first + i) * H + g) * D;
-        float dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (long d = 0; d < D; d++) dot += g_out[i * width + d] * READ(answer[d]);
-        mean[i] = dot;
-      }
-      long start = window && at[first] >= window ? (at[first] - window + 1) / KEYS * KEYS : 0;
-      for (long block = start; block <= at[first + count - 1]; block += KEYS) {
-        long seen = at[first + count - 1] + 1 - block < KEYS ? at[first + count - 1] + 1 - block : KEYS,
-             columns = padded(seen, 2 * LANES);
-        memset(weights, 0, sizeof weights), memset(scores, 0, sizeof scores);
-        multiply(asked, width, 1, keys_T + block * width, KEYS, weights, KEYS, rows, columns, D);
-        multiply(g_out, width, 1, values_T + block * width, KEYS, scores, KEYS, rows, columns, D);
-        for (long i = 0; i < count; i++) {
-          float *w = weights + i * KEYS, *x = scores + i * KEYS, total = log_sum[(first + i) * H + g];
-          int to = at[first + i] + 1 - block < KEYS ? at[first + i] + 1 - block : KEYS,
-              from = window && at[first + i] + 1 - window > block ? at[first + i] + 1 - window - block : 0;
-          SIMD for (int j = 0; j < columns; j++) {
-            float weight = exponential(w[j] - total);
-            w[j] = j >= from && j < to ? weight : 0;
-            x[j] = w[j] * (x[j] - mean[i]);
-          }
-        }
-        multiply(weights, 1, KEYS, g_out, width, sum_v + block * width, width, columns, width, count);
-        multiply(scores, 1, KEYS, asked, width, sum_k + block * width, width, columns, width, count);
-        multiply(scores, KEYS, 1, keys + block * width, width, sum_q, width, rows, width, seen);
-      }
-      OF(scatter)(sum_q, width, scale, count, D, grad_q + (first * H + g) * D, H * D);
-    }
-  OF(scatter)(sum_k, width, 1, text.num_keys, D, grad_k, K * D);
-  OF(scatter)(sum_v, width, 1, text.num_keys, D, grad_v, K * D);
-  free(asked), free(keys);
 }
 
 void OF(attention_backward)(const T *grad, const T *out, const float *log_sum, const T *q, const T *k, const T *v,
@@ -302,7 +186,7 @@ void OF(attention_backward)(const T *grad, const T *out, const float *log_sum, c
   for (long item = 0; item < texts * K; item++) {
     struct text some = text(query_ends, own_ends, 0, 0, item / K);
     long head = item % K, asking = (some.first_query * H + head * G) * D, own = (some.first_own * K + head) * D;
-    OF(attention_backward_head)(grad + asking, out + asking, log_sum + some.first_query * H + head * G, q + asking,
+    FASTEST(attention_backward_head)(grad + asking, out + asking, log_sum + some.first_query * H + head * G, q + asking,
                                 k + own, v + own, at + some.first_query, some, window, scale, H, K, D,
                                 grad_q + asking, grad_k + own, grad_v + own);
   }
