@@ -47,6 +47,17 @@ def bound_kernel_caches(num_kernels: int = 64) -> None:
         os.environ.setdefault(name, str(num_kernels))
 
 
+def let_waiting_threads_sleep() -> None:
+    """Let a thread that waits for another one sleep soon; call before torch is loaded, which reads this.
+
+    GCC's OpenMP lets it spin for milliseconds: where cores are shared, on the core that the other one needs,
+    which makes everything several times slower. 1,000 turns are its own choice where it knows that there are
+    more threads than cores. What the user says about it stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from picollm.errors import PicoError, nearest
+from picollm.paths import let_waiting_threads_sleep
 
 # command -> (module, function, what it does); in the order of the story
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -51,6 +52,7 @@ def usage() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every PicoError becomes one line on stderr."""
+    let_waiting_threads_sleep()
     try:
         code = _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -25,6 +25,7 @@ DataRoot = Annotated[
 ]
 Json = Annotated[bool, tyro.conf.arg(help="print one JSON document about the result on stdout")]
 SaveEvery = Annotated[int | None, tyro.conf.arg(help="steps between saved training states")]
+ValidateEvery = Annotated[int | None, tyro.conf.arg(help="steps between validations")]
 Track = Annotated[str | None, tyro.conf.arg(help="send metrics to wandb or trackio too")]
 Shard = Annotated[str | None, tyro.conf.arg(help="full: spread the model over all processes (FSDP2)")]
 Precision = Annotated[str | None, tyro.conf.arg(help="what the model computes in: auto, fp32 or bf16")]
@@ -65,6 +66,7 @@ def pretrain(
     ] = None,
     out: Path | None = None,
     save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
     precision: Precision = None,
     device: Device = None,
     compile: Compile = False,
@@ -79,7 +81,9 @@ def pretrain(
     out = out or paths.home() / "base"
     tokenizer = tokenizer or paths.home() / "tokenizer"
     hardware = {"precision": precision, "device": device, "compile": compile or None}
-    schedule = _changed(recipe.pretrain.train, save_every=save_every, **hardware)
+    schedule = _changed(
+        recipe.pretrain.train, save_every=save_every, validate_every=validate_every, **hardware
+    )
     part = dataclasses.replace(recipe.pretrain, train=schedule)
     recipe = dataclasses.replace(recipe, pretrain=part)
     record = run(
@@ -104,6 +108,7 @@ def sft(
     too_long: Annotated[str | None, tyro.conf.arg(help="a longer one: drop, raise or split")] = None,
     tokens_per_step: Annotated[int | None, tyro.conf.arg(help="tokens of a step, over all processes")] = None,
     save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
     keep: Annotated[
         str | None, tyro.conf.arg(help="weights to end with: last, or best by validation")
     ] = None,
@@ -127,6 +132,7 @@ def sft(
         "learning_rate": learning_rate,
         "tokens_per_step": tokens_per_step,
         "save_every": save_every,
+        "validate_every": validate_every,
         "precision": precision,
         "device": device,
         "compile": compile or None,

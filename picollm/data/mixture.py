@@ -7,6 +7,7 @@ rows of earlier ones. Everything about the order is a pure function of (seed, ep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,6 +152,20 @@ def epochs_of(sources: Sequence[Source], amounts: Sequence[float]) -> list[float
             )
         found.append(float(epochs))
     return found
+
+
+def check_epochs(sources: Sequence[Source], epochs: Sequence[float], num_rows: Sequence[int]) -> None:
+    """Return when an epoch has at least one row of every source: nothing of a mixture is silently absent.
+
+    Raises:
+        InputError: It has not; the text names the smallest weight that will do.
+    """
+    for source, often, count in zip(sources, epochs, num_rows, strict=True):
+        if often * count < 1:
+            raise InputError(
+                f"mixture source {source.label!r} would be seen {often:g} times an epoch: of {count} rows, "
+                f"less than one. Give it weight {math.ceil(1e4 / count) / 1e4:g} or more, or leave it out."
+            )
 
 
 def plan(num_rows: Sequence[int], weights: Sequence[float], seed: int, epoch: int) -> npt.NDArray[np.int64]:

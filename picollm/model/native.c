@@ -62,7 +62,7 @@ INLINE float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  int32_t bits = ((int32_t)n + 127) << 23;
+  uint32_t bits = (uint32_t)((int32_t)n + 127) << 23; /* without a sign: NaN shifts anything */
   float power;
   memcpy(&power, &bits, sizeof power);
   return p * power;

@@ -19,7 +19,7 @@ from picollm import paths
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
 from picollm.data.check.overlap import EvaluationTexts, Overlap
-from picollm.data.mixture import Source, epochs_of, plan_curriculum
+from picollm.data.mixture import Source, check_epochs, epochs_of, plan_curriculum
 from picollm.data.rows import file_sha256, rows_of
 from picollm.data.workers import in_order
 from picollm.errors import DataError, InputError
@@ -146,6 +146,7 @@ def read_mixture(
         examples = StoredExamples([(s.label, place) for s, place in zip(recipe.mixture, places, strict=True)])
     measure = "examples" if recipe.sft.shares == "rows" else "supervised_tokens"
     epochs = epochs_of(recipe.mixture, [counts[measure] for counts in counted])
+    check_epochs(recipe.mixture, epochs, [counts["examples"] for counts in counted])
     provenance = [
         {**describe(source, task), "epochs": often, **counts}
         for source, task, often, counts in zip(recipe.mixture, tasks, epochs, counted, strict=True)

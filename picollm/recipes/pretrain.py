@@ -24,6 +24,7 @@ from picollm.train.batches import Batches
 from picollm.train.distributed import Ranks, joined
 from picollm.train.examples import Examples
 from picollm.train.loop import train
+from picollm.train.plan import Plan
 from picollm.train.plots import draw_curves
 from picollm.train.sharding import check_shards
 from picollm.train.tracking import Trackers
@@ -92,11 +93,19 @@ def _pretrain(
         progress.note(f"pretrain: {out} is up to date")
         return Checkpoint.load(out).record
 
-    trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
-    with stage.running() as measured:
-        model = Model(model_config(part.shape, tokenizer), seed=recipe.seed)
+    stage.check()
+
+    def prepare() -> tuple[Trackers, Examples, Batches]:
+        trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
         examples = _read(corpus, fmt, part, progress)
         batches = Batches(examples, part.batch_tokens, recipe.seed)
+        Plan.of(part.train, batches, ranks.size)
+        return trackers, examples, batches
+
+    # What can be wrong must show before a finished run is cleared away.
+    trackers, examples, batches = ranks.alike(prepare)
+    with stage.running() as measured:
+        model = Model(model_config(part.shape, tokenizer), seed=recipe.seed)
         progress.note(
             f"base model: {model.config.num_parameters / 1e6:.2f} M parameters, {len(examples):,} documents, "
             f"{examples.num_tokens:,} tokens"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from picollm import paths
+from picollm.adapter import CONFIG as ADAPTER_CONFIG
 from picollm.adapter import save_adapter
 from picollm.chat.conversation import Conversation
 from picollm.chat.format import ChatFormat
@@ -30,7 +32,7 @@ from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
 from picollm.train.loop import train
-from picollm.train.plan import batches_per_step
+from picollm.train.plan import Plan, batches_per_step
 from picollm.train.plots import draw_curves
 from picollm.train.sharding import check_shards
 from picollm.train.tracking import Trackers
@@ -66,10 +68,9 @@ def finetune(
             f"recipe {recipe.name!r} has no [[mixture]] tables; expected one source of conversations or more."
         )
     name = recipe.sft.base
-    base = Checkpoint.load(
-        paths.PICO_BASE if name == "pico-base" else name, allow_format_mismatch=allow_format_mismatch
-    )
+    place = paths.PICO_BASE if name == "pico-base" else name
     with joined(recipe.sft.train.device) as ranks:
+        base = ranks.alike(lambda: Checkpoint.load(place, allow_format_mismatch=allow_format_mismatch))
         own_progress = progress if ranks.first else SILENT
         return _finetune(recipe, base, out, data_root, own_progress, ranks, track, shard)
 
@@ -84,41 +85,32 @@ def _finetune(
     track: str | None,
     shard: bool,
 ) -> Record:
-    part = recipe.sft
-    check_replaceable(out)
     if shard:
         check_shards(ranks)
-    tasks = [open_source(source, source.split, recipe, data_root) for source in recipe.mixture]
+
+    def opened() -> list[Task]:
+        check_replaceable(out)
+        return [open_source(source, source.split, recipe, data_root) for source in recipe.mixture]
+
+    tasks = ranks.alike(opened)
     rows = {source.label: len(task) for source, task in zip(recipe.mixture, tasks, strict=True)}
     stage = Stage(out, _inputs(recipe, base, tasks), rows=rows, ranks=ranks)
     if stage.finished():
         progress.note(f"sft: {out} is up to date")
         return Checkpoint.load(out).record
 
-    # Whatever can be wrong must show before minutes of rendering, and before a finished run is cleared away.
-    model, fmt = _taught(base, recipe)
-    context = model.config.max_position_embeddings
-    batch_tokens = _budget(recipe, base, fmt, context, progress)
-    trackers = Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first)
-    unseen = held_out(recipe, data_root, fmt, context, progress)
-    if part.train.keep == "best" and not unseen:
-        raise InputError("keep is 'best', but no source has held-out conversations; use keep last.")
+    stage.check()
+    trackers = ranks.alike(lambda: Trackers.of(stage.run_dir, track, dataclasses.asdict(recipe), ranks.first))
+    ready = ranks.alike(
+        lambda: _prepare(recipe, base, tasks, out.parent / "cache", data_root, progress, ranks.size)
+    )
     with stage.running() as measured:
-        reading = read_mixture(
-            recipe,
-            tasks,
-            fmt,
-            min(part.max_tokens, context),
-            out.parent / "cache",
-            evaluations=evaluation_tasks(recipe, data_root),
-            progress=progress,
-        )
         result = train(
-            model,
-            Batches(reading.examples, batch_tokens, recipe.seed, reading.order(recipe), _turns(recipe)),
-            _horizon(recipe),
+            ready.model,
+            ready.batches,
+            ready.config,
             run_dir=stage.run_dir,
-            validate=_validation(fmt, unseen) if unseen else None,
+            validate=_validation(ready.format, ready.unseen) if ready.unseen else None,
             progress=progress,
             trackers=trackers,
             shard=shard,
@@ -128,16 +120,63 @@ def _finetune(
             stage="sft",
             config=dataclasses.asdict(recipe),
             seed=recipe.seed,
-            data=reading.provenance,
-            parent={"name": part.base, "sha256": base.weights_sha256},
-            added_tokens=_added_tokens(base, fmt),
-            format=fmt.to_record(),
+            data=ready.provenance,
+            parent={"name": recipe.sft.base, "sha256": base.weights_sha256},
+            added_tokens=_added_tokens(base, ready.format),
+            format=ready.format.to_record(),
             curve=result.curve,
             measured={**measured(), **result.measured},
             allowed_mismatch=base.record.allowed_mismatch,
         )
-        ranks.first_does(lambda: _save(out, stage, model, base, fmt, record, part.lora))
+        ranks.first_does(lambda: _save(out, stage, ready.model, base, ready.format, record, recipe.sft.lora))
     return record
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """All that a run needs."""
+
+    model: Model
+    format: ChatFormat
+    batches: Batches
+    config: TrainConfig
+    unseen: dict[str, list[Conversation]]
+    provenance: list[dict[str, Any]]
+
+
+def _prepare(
+    recipe: Recipe,
+    base: Checkpoint,
+    tasks: Sequence[Task],
+    cache: Path,
+    data_root: Path | None,
+    progress: Progress,
+    num_processes: int,
+) -> _Ready:
+    """Return what is trained on what; all that can be wrong shows, and a finished run is still there.
+
+    What takes no time is looked at before the minutes of rendering.
+    """
+    part = recipe.sft
+    model, fmt = _taught(base, recipe)
+    context = model.config.max_position_embeddings
+    batch_tokens = _budget(recipe, base, fmt, context, progress)
+    config = _horizon(recipe, progress)
+    unseen = held_out(recipe, data_root, fmt, context, progress)
+    if part.train.keep == "best" and not unseen:
+        raise InputError("keep is 'best', but no source has held-out conversations; use keep last.")
+    reading = read_mixture(
+        recipe,
+        tasks,
+        fmt,
+        min(part.max_tokens, context),
+        cache,
+        evaluations=evaluation_tasks(recipe, data_root),
+        progress=progress,
+    )
+    batches = Batches(reading.examples, batch_tokens, recipe.seed, reading.order(recipe), _turns(recipe))
+    Plan.of(config, batches, num_processes)
+    return _Ready(model, fmt, batches, config, unseen, reading.provenance)
 
 
 def _save(
@@ -205,12 +244,15 @@ def _turns(recipe: Recipe) -> list[int]:
     return list(accumulate(stage.epochs for stage in recipe.stage))[:-1]
 
 
-def _horizon(recipe: Recipe) -> TrainConfig:
+def _horizon(recipe: Recipe, progress: Progress) -> TrainConfig:
     """Return how the run is trained: for as many epochs as its stages have, where it has stages."""
     part = recipe.sft.train
     if not recipe.stage or part.epochs is None:
         return part
-    return dataclasses.replace(part, epochs=float(sum(stage.epochs for stage in recipe.stage)))
+    epochs = float(sum(stage.epochs for stage in recipe.stage))
+    if part.epochs != epochs:
+        progress.note(f"the stages of {recipe.name} have {epochs:g} epochs; {part.epochs:g} are not counted")
+    return dataclasses.replace(part, epochs=epochs)
 
 
 def _taught(base: Checkpoint, recipe: Recipe) -> tuple[Model, ChatFormat]:
@@ -228,6 +270,11 @@ def _taught(base: Checkpoint, recipe: Recipe) -> tuple[Model, ChatFormat]:
     tokenizer = base.tokenizer.with_special_tokens(ChatFormat.required_tokens(name))
     fmt = ChatFormat.named(name, tokenizer)
     known, model = len(base.tokenizer), base.model
+    if lora is not None and (base.path / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"{base.path} is a LoRA adapter itself, and PEFT would load the new one without it. Merge it "
+            f"first: picollm export {base.path} --merge, and train on what that writes."
+        )
     if len(tokenizer) > known and lora is not None:
         raise InputError(
             f"the base lacks {len(tokenizer) - known} control tokens of the format {name!r}, and LoRA trains "

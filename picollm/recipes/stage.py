@@ -16,26 +16,39 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from picollm import paths
-from picollm.errors import InputError
+from picollm.errors import InputError, PicoError
 from picollm.train.distributed import Ranks
+from picollm.train.state import another_run
 
 
 def digest(inputs: Any) -> str:
     """Return the sha256 of ``inputs`` (JSON-like values, paths and dataclasses) in canonical form."""
+    return hashlib.sha256(_canonical(inputs).encode()).hexdigest()
 
+
+def _canonical(inputs: Any) -> str:
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return dataclasses.asdict(value)
         return str(value)
 
-    text = json.dumps(inputs, sort_keys=True, default=plain, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(inputs, sort_keys=True, default=plain, ensure_ascii=False)
+
+
+def _flat(inputs: Any, name: str = "") -> dict[str, Any]:
+    """Return every value inside ``inputs`` under the names that lead to it, but for those of parts."""
+    if not isinstance(inputs, (dict, list)):
+        return {name: inputs}
+    flat: dict[str, Any] = {}
+    for key, value in inputs.items() if isinstance(inputs, dict) else enumerate(inputs, start=1):
+        flat |= _flat(value, name if key in ("sft", "pretrain", "train") else f"{name} {key}".strip())
+    return flat
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,6 +76,8 @@ class Stage:
     """How many rows each data set has: an unfinished run is never continued, nor dropped, for fewer."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that run the stage together; the first one writes."""
+    opened: float = field(default_factory=time.monotonic)
+    """Since when the stage has been worked on, as ``time.monotonic`` counts."""
 
     @property
     def run_dir(self) -> Path:
@@ -92,9 +107,9 @@ class Stage:
             What the stage has taken so far: ``seconds`` (over all interrupted runs), ``peak_rss_mib``.
 
         Raises:
-            InputError: The processes do not share a disk, or an unfinished run had more rows.
+            InputError: The processes do not share a disk, or ``check`` finds something.
         """
-        before, start = self.ranks.first_does(self._begun), time.monotonic()
+        before = self.ranks.first_does(self._begun)
         if not all(self.ranks.gather(self._begun_file.exists())):
             raise InputError(
                 f"not every process sees {self.run_dir}; processes of one run need a disk that they share. "
@@ -102,14 +117,16 @@ class Stage:
             )
 
         def measured() -> dict[str, float]:
-            seconds = round(before + time.monotonic() - start, 1)
+            seconds = round(before + time.monotonic() - self.opened, 1)
             return {"seconds": seconds, "peak_rss_mib": round(peak_rss_mib())}
 
         try:
             yield measured
-        finally:
+        except BaseException:
             if self.ranks.first and self._is_begun:
-                self._note(self._begun_file, measured())
+                with suppress(PicoError):  # on a full disk, what is already known is what must be said
+                    self._note(self._begun_file, measured())
+            raise
         if self.ranks.first:
             self._note(self._finished_file, measured())
 
@@ -119,12 +136,10 @@ class Stage:
 
     def _begun(self) -> float:
         """Return the seconds of the interrupted runs that this one continues; drop what others finished."""
+        self._check()
         found = _read(self._begun_file)
         self._drop_half_written()
         if found and not self._is_begun:
-            if not self._finished_file.exists() and any(self.run_dir.glob("state/[0-9]*")):
-                self._refuse_fewer_rows(found)
-                return 0.0  # the loop will say what is different
             shutil.rmtree(self.run_dir)
             found = {}
         seconds = float(found.get("seconds", 0.0))
@@ -145,20 +160,34 @@ class Stage:
             if re.fullmatch(rf"\.{re.escape(self.out.name)}\.[^.]+\.partial", path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
-    @property
-    def _recipe(self) -> str:
-        return digest({name: value for name, value in self.inputs.items() if name != "data"})
+    def check(self) -> None:
+        """Return when nothing of an unfinished run would be lost: it is of these inputs, or has no state.
 
-    def _refuse_fewer_rows(self, found: Mapping[str, Any]) -> None:
-        before = found.get("rows", {}) if found.get("recipe_sha256") == self._recipe else {}
-        for name, now in self.rows.items():
-            if now < before.get(name, 0):
+        Raises:
+            InputError: It is of others; the text names the first that differs.
+        """
+        self.ranks.first_does(self._check)
+
+    def _check(self) -> None:
+        found = _read(self._begun_file)
+        if not found or self._is_begun or self._finished_file.exists():
+            return
+        if not any(self.run_dir.glob("state/[0-9]*")):
+            return
+        before, now = _flat(found.get("inputs", {})), _flat(json.loads(_canonical(self.inputs)))
+        changed = [name for name in before | now if before and before.get(name) != now.get(name)]
+        name = min(changed, key=lambda name: name.startswith("data"), default="other settings")
+        for rows, count in self.rows.items() if name.startswith("data") else ():
+            if count < found.get("rows", {}).get(rows, 0):
+                expected = found["rows"][rows]
                 raise InputError(
-                    f"{self.run_dir} holds an unfinished run on {before[name]} rows of {name}; it has {now} "
-                    f"now. Restore the {before[name]} rows to go on, or delete {self.run_dir} to start over."
+                    f"{self.run_dir} holds an unfinished run on {expected} rows of {rows}; it has {count} "
+                    f"now. Restore the {expected} rows to go on, or delete {self.run_dir} to start over."
                 )
+        raise another_run(self.run_dir, name, before.get(name), now.get(name))
 
     def _note(self, path: Path, measured: dict[str, float]) -> None:
-        known = {"inputs_sha256": digest(self.inputs), "recipe_sha256": self._recipe, "rows": dict(self.rows)}
+        inputs = json.loads(_canonical(self.inputs))
+        known = {"inputs_sha256": digest(self.inputs), "inputs": inputs, "rows": dict(self.rows)}
         with paths.atomic_file(path) as temporary:
             temporary.write_text(json.dumps({**known, **measured}), encoding="utf-8")

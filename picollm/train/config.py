@@ -69,7 +69,7 @@ class TrainConfig:
     log_every: int = 10
     """Steps per line of metrics."""
     validate_every: int | None = None
-    """Steps between validations. None: only at the end."""
+    """Steps between validations. None: only at the end, and with ``keep`` "best" ten times a run."""
     save_every: int = 200
     """Steps between saved training states."""
     keep_states: int = 2
@@ -105,6 +105,11 @@ class TrainConfig:
                 raise InputError(
                     f"{name} is {getattr(self, name):g}; anything above 1 diverges. Usual: 1e-5 to 2e-2."
                 )
+        if self.weight_decay * self.learning_rate > 1.0:
+            raise InputError(
+                f"weight_decay is {self.weight_decay:g} at a learning rate of {self.learning_rate:g}: "
+                "weights would change their sign in every step. Usual: 0 to 0.1; the product is 1 at most."
+            )
 
     def _check(self, rule: str, *names: str, high: float | None = None) -> None:
         for name in names:

@@ -85,6 +85,29 @@ class Ranks:
             raise outcome[1]
         return cast(Choice, outcome[0])
 
+    def alike(self, action: Callable[[], Choice]) -> Choice:
+        """Return what ``action`` returned here; every process does it, and none goes on when one failed.
+
+        What all find wrong alike is said by the first process only. ``action`` exchanges nothing.
+        """
+        if self.size == 1:
+            return action()
+        failed: PicoError | None = None
+        try:
+            found = action()
+        except PicoError as error:
+            failed = error
+        said = self.gather(None if failed is None else str(failed))
+        if failed is not None:
+            failed.told = str(failed) in said[: self.rank]
+            raise failed
+        elsewhere = next((text for text in said if text is not None), None)
+        if elsewhere is not None:
+            error_of_another = PicoError(elsewhere)
+            error_of_another.told = True
+            raise error_of_another
+        return found
+
     def gather(self, value: Choice) -> list[Choice]:
         """Return what every process brought, in the order of their ranks."""
         if self.size == 1:

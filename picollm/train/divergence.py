@@ -48,14 +48,24 @@ def check_alive(
         state.lowest_loss = min(lowest, state.smoothed_loss)
     if finite and state.smoothed_loss <= limit:
         return
-    error = DivergedError(
+    what = (
         f"step {state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, smoothed loss "
-        f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane) at {_named(batches, numbers, run_dir)}. "
+        f"{state.smoothed_loss:.4g} (at most {limit:.4g} is sane)"
+    )
+    raise diverged(what, state, config, batches, numbers, run_dir)
+
+
+def diverged(
+    what: str, state: RunState, config: TrainConfig, batches: Batches, numbers: range, run_dir: Path | None
+) -> DivergedError:
+    """Return the error that says ``what`` happened, at which conversations, and what can be done."""
+    error = DivergedError(
+        f"{what} at {_named(batches, numbers, run_dir)}. "
         f"{_good_state(state, config, run_dir)}Lower the learning rate ({config.learning_rate:g}) or "
         f"lengthen the warm-up ({config.warmup_steps} steps), in another --out."
     )
     error.told = run_dir is None  # every process sees the same loss
-    raise error
+    return error
 
 
 def is_sane(state: RunState) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from picollm.errors import DivergedError
 from picollm.model import native
 from picollm.model.llama import Model
 from picollm.paths import bound_kernel_caches
@@ -21,7 +22,7 @@ from picollm.train.calibrate import clock, faster_precision, matrix_rate
 from picollm.train.compiling import compiled, uncompiled
 from picollm.train.config import TrainConfig
 from picollm.train.distributed import Ranks, joined
-from picollm.train.divergence import check_alive, is_sane
+from picollm.train.divergence import check_alive, diverged, is_sane
 from picollm.train.interrupt import Interrupt
 from picollm.train.memory import keep_freed_memory
 from picollm.train.metrics import Metrics, Point, Tally, show
@@ -51,6 +52,7 @@ from picollm.train.tracking import NONE, Trackers
 
 Validate = Callable[[Model], dict[str, float]]
 STEPS_TO_JUDGE_PACE = 8
+VALIDATIONS = 10  # of a run whose best weights are wanted, where nobody says how often
 NUM_KERNELS = {"fp32": 16, "bf16": 64, "auto": 64}  # those of one batch; in fp32 each holds up to 6 MB
 
 
@@ -154,12 +156,20 @@ class Run:
         self.run_dir, self.validate, self.trackers = run_dir, validate, trackers
         self.progress = progress if ranks.first else SILENT
         self.device = torch.device(config.device)
-        self.plan = Plan.of(config, batches, ranks.size)
+        self.plan = ranks.alike(lambda: Plan.of(config, batches, ranks.size))
+        self.validate_every = config.validate_every
+        if self.validate_every is None and config.keep == "best":
+            self.validate_every = math.ceil(self.plan.num_steps / VALIDATIONS)
         self.identity = identity(model, batches, config, ranks.size, beside)
         if ranks.first:
             clear_half_written(run_dir)
-        found = load_state(run_dir, self.identity, self.progress)
+        found = ranks.alike(lambda: load_state(run_dir, self.identity, self.progress))
         if found is None:
+            if config.warmup_steps >= self.plan.num_steps:
+                self.progress.note(
+                    f"the warm-up of {config.warmup_steps} steps is longer than the run "
+                    f"({self.plan.num_steps}): the learning rate never reaches its peak"
+                )
             self.state = RunState(ranks.agree(self._precision(model)), self.plan.num_steps)
             if config.precision == "auto" and not shard:
                 self.progress.note(f"computing in {self.state.precision}, the faster one here")
@@ -196,10 +206,18 @@ class Run:
                 stop = self.step(interrupt.asked)
                 bar.advance(1)
                 last = state.step == state.num_steps
-                due = last or bool(config.validate_every and state.step % config.validate_every == 0)
+                due = last or bool(self.validate_every and state.step % self.validate_every == 0)
+                saving = stop or last or (state.step % config.save_every == 0 and is_sane(state))
+                if due or saving:
+                    self._check_weights()
+                if last and not is_sane(state):
+                    self.progress.note(
+                        f"the last step's loss was above {config.explosion_factor:g} times the lowest: look "
+                        "at the curve before you use what came out"
+                    )
                 if due or state.step % config.log_every == 0:
                     show(bar, self.progress, self._close_interval(due), state.num_steps)
-                if stop or last or (state.step % config.save_every == 0 and is_sane(state)):
+                if saving:
                     self.save()
                 if stop and not last:
                     self.progress.note(
@@ -225,8 +243,7 @@ class Run:
         total_loss, tokens, flops, stops = ranks.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         norm = self._clip()
         loss = total_loss / num_targets
-        place = self.run_dir if ranks.first else None
-        check_alive(state, self.config, self.batches, numbers, loss, norm, place)
+        check_alive(state, self.config, self.batches, numbers, loss, norm, self._place)
         self.optimizer.step(learning_rate_factor(self.config, state.step, state.num_steps))
         self.weights.publish()
         seconds, busy = time.perf_counter() - start, (clock(self.device) - busy) * ranks.size
@@ -237,6 +254,21 @@ class Run:
         state.tally.add(Tally(1, total_loss, num_targets, int(tokens), flops, norm, seconds, busy))
         self._judge_pace()
         return bool(stops)
+
+    @property
+    def _place(self) -> Path | None:
+        return self.run_dir if self.ranks.first else None
+
+    def _check_weights(self) -> None:
+        """Raise DivergedError when weights are not numbers: a loss says nothing of the update after it."""
+        finite = [bool(gathered(weight).isfinite().all()) for weight in self.weights.masters.values()]
+        if not all(finite):
+            raise self._diverged("after its update weights are no longer numbers,")
+
+    def _diverged(self, what: str) -> DivergedError:
+        state, numbers = self.state, self.plan.numbers(self.state.step - 1)
+        what = f"step {state.step}: {what}"
+        return diverged(what, state, self.config, self.batches, numbers, self._place)
 
     def _clip(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(
@@ -263,7 +295,16 @@ class Run:
                 losses = self.validate(self.model)
             point |= {f"validation/{name}": value for name, value in losses.items()}
             judged = [value for name, value in losses.items() if "bits" not in name] or [*losses.values()]
-            self._keep_if_best(sum(judged) / len(judged))
+            loss = sum(judged) / len(judged)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the validation loss is {loss},")
+            guess = math.log(self.model.config.vocab_size)
+            if state.step == state.num_steps and loss > guess and len(judged) < len(losses):
+                self.progress.note(
+                    f"the validation loss, {loss:.2f}, is worse than a uniform guess ({guess:.2f}): what "
+                    "came out is no language model. Lower the learning rate."
+                )
+            self._keep_if_best(loss)
         self.metrics.add(point)
         self.trackers.add(point)
         return point

@@ -58,7 +58,7 @@ class Metrics:
         self.curve.append(point)
         if self.path is not None:
             with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(point) + "\n")
+                file.write(json.dumps(point, allow_nan=False) + "\n")
 
 
 def show(bar: Bar, progress: Progress, point: Point, num_steps: int) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,19 @@ def save_state(
     """Return the directory of the state just written; afterwards only the newest ``keep`` are left."""
     target = run_dir / "state" / f"{state.step:08d}"
     _write(target, {"version": VERSION, "identity": dict(identity), "state": asdict(state)}, tensors)
-    for old in _directories(run_dir)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    # A later one was damaged when the run went on from before it.
+    later = [directory for directory in _directories(run_dir) if directory.name > target.name]
+    for directory in [*later, *_directories(run_dir)[len(later) + keep :]]:
+        _drop(directory)
     return target
+
+
+def _drop(directory: Path) -> None:
+    """Remove a state in one step: what is left when this is killed is no state."""
+    hidden = directory.with_name(f".{directory.name}.dropped")
+    with suppress(OSError):
+        directory.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def clear_half_written(run_dir: Path) -> None:
@@ -170,11 +181,15 @@ def _damage(directory: Path) -> str | None:
 def _check_identity(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name in sorted(saved.keys() | given.keys(), key=lambda name: (name == "other settings", name)):
         if saved.get(name) != given.get(name):
-            raise InputError(
-                f"{directory.parent.parent} holds an unfinished run with {name} {_short(saved.get(name))}, "
-                f"this one has {_short(given.get(name))}. Use the same to go on, choose another --out, or "
-                f"delete {directory.parent} to start over."
-            )
+            raise another_run(directory.parent.parent, name, saved.get(name), given.get(name))
+
+
+def another_run(run_dir: Path, name: str, saved: Any, given: Any) -> InputError:
+    """Return the error of a run that would have to continue one in which ``name`` was ``saved``."""
+    return InputError(
+        f"{run_dir} holds an unfinished run with {name} {_short(saved)}, this one has {_short(given)}. "
+        f"Use the same to go on, choose another --out, or delete {run_dir / 'state'} to start over."
+    )
 
 
 def _short(value: Any) -> Any:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from picollm.errors import InputError, UnavailableError
+from picollm.paths import disk_errors
 from picollm.train.metrics import Point
 
 SERVICES = ("wandb", "trackio")
@@ -38,21 +42,31 @@ class Trackers:
         """Pass one record on, under its step."""
         if self._directory is None:
             return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
         step = int(point["step"])
         if not self._open:
             self._begin(self._directory, step)
-        for name, value in point.items():
-            if name != "step":
-                self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
-        self._board.flush()
+        names = {name: name if "/" in name else f"train/{name}" for name in point if name != "step"}
+        values = [Summary.Value(tag=tag, simple_value=point[name]) for name, tag in names.items()]
+        with disk_errors(self._directory):
+            self._board.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            self._board.flush()
         if self._service is not None:
             self._service.log(dict(point), step=step)
 
     def _begin(self, directory: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import (
+            EventsWriter,  # SummaryWriter's thread would hide a full disk
+        )
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        # What an interrupted run wrote beyond the state that it resumed from is hidden by TensorBoard.
-        self._board = SummaryWriter(str(directory), purge_step=step, write_to_disk=True)
+        with disk_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._board = EventsWriter(str(directory / "events"), f".{os.getpid()}")
+            # What an interrupted run wrote beyond the state that it resumed from is hidden by TensorBoard.
+            self._board.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         if self._service is not None:
             run = directory.parent
             self._service.init(project="picollm", name=run.name.removesuffix(".run"), config=self._settings)
@@ -61,7 +75,8 @@ class Trackers:
     def close(self) -> None:
         """Finish the files; the run is over."""
         if self._open:
-            self._board.close()
+            with suppress(OSError):  # every record was flushed
+                self._board.close()
             if self._service is not None:
                 self._service.finish()
             self._open = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,13 @@ def test_compare_refuses_checkpoints_that_do_not_belong_together(
 ) -> None:
     assert main(["compare", str(story[0] / "sft"), str(story[0] / "nowhere")]) == 3
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "turns"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "None")])
+def test_threads_that_wait_sleep_unless_the_user_says_how(given: dict[str, str], turns: str) -> None:
+    code = "import os; from picollm.cli.main import main; main([]); print(os.environ.get('GOMP_SPINCOUNT'))"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **given}
+    )
+    assert done.stdout.split()[-1] == turns

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from picollm.cli.main import main
-from picollm.errors import UnavailableError
+from picollm.errors import PicoError, UnavailableError
 from picollm.train.distributed import Ranks
 
 
@@ -72,3 +72,25 @@ def test_an_error_of_the_first_process_is_everyones(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UnavailableError, match="no room left") as caught:
             Ranks(rank, 2).first_does(fails if rank == 0 else Mock(side_effect=AssertionError))
         assert caught.value.told == (rank == 1)
+
+
+def test_what_all_processes_find_is_said_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str | None] = []
+    monkeypatch.setattr(Ranks, "gather", lambda ranks, own: said)
+
+    def fails() -> None:
+        raise UnavailableError("no such file")
+
+    cases = [  # what all say; what each does; whether it is told already
+        (["no such file"] * 2, [fails, fails], [False, True]),
+        ([None, "no such file"], [int, fails], [True, False]),
+        (["no such file", None], [fails, int], [False, True]),
+    ]
+    for texts, actions, told in cases:
+        said[:] = texts
+        for rank in (0, 1):
+            with pytest.raises(PicoError, match="no such file") as caught:
+                Ranks(rank, 2).alike(actions[rank])
+            assert caught.value.told == told[rank]
+    said[:] = [None, None]
+    assert Ranks(1, 2).alike(int) == 0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from picollm.data.mixture import (
     CurriculumStage,
     Source,
+    check_epochs,
     check_mixture,
     epochs_of,
     plan,
@@ -167,3 +168,11 @@ def test_a_curriculum_goes_stage_by_stage_and_replays_what_was() -> None:
     replayed = [set(order[order[:, 0] == 0, 1].tolist()) for order in orders[2:]]
     assert all(len(each) == 20 for each in replayed) and replayed[0] != replayed[1]
     assert np.array_equal(plan_curriculum(MIXTURE, [], rows, weights, 5, 2), plan(rows, weights, 5, 2))
+
+
+def test_a_source_of_which_an_epoch_would_have_no_row_is_refused() -> None:
+    sources = [Source("smoltalk"), Source("identity", weight=0.016)]
+    check_epochs(sources, [1.0, 0.017], [1, 59])
+    with pytest.raises(InputError, match=r"'identity' .* 0\.016 times .* of 59 rows, .* weight 0\.017 or"):
+        check_epochs(sources, [1.0, 0.016], [1, 59])
+    assert len(plan([59], [0.017], 1, 0)) == 1

@@ -18,7 +18,7 @@ import torch
 from picollm import Checkpoint, Conversation
 from picollm.chat.format import ChatFormat
 from picollm.cli.main import main
-from picollm.data.mixture import Source
+from picollm.data.mixture import CurriculumStage, Source
 from picollm.errors import CheckpointError, ContextError, FormatMismatchError, InputError, UnavailableError
 from picollm.model.lora_config import Lora
 from picollm.recipes.config import Recipe, SftRecipe
@@ -228,7 +228,7 @@ def test_an_adapter_with_another_alpha_is_another_run(
         killed.setattr("picollm.recipes.sft.draw_curves", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             finetune(_recipe(story, lora=Lora(2, 4.0), train=steps), tmp_path / "out")
-    with pytest.raises(InputError, match="unfinished run with other settings"):
+    with pytest.raises(InputError, match=r"unfinished run with lora alpha 4\.0, this one has 8\.0"):
         finetune(_recipe(story, lora=Lora(2, 8.0), train=steps), tmp_path / "out")
     finetune(_recipe(story, lora=Lora(2, 4.0), train=steps), tmp_path / "out")
 
@@ -324,11 +324,19 @@ def test_an_unfinished_run_on_more_rows_is_neither_continued_nor_dropped(tmp_pat
         fewer.running(),
     ):
         pass
-    other = Stage(tmp_path / "out", {"seed": 2, "data": ["def"]}, rows={"talks": 9})
-    with other.running():
-        assert (
-            other.run_dir / "state" / "00000004"
-        ).exists()  # the loop says whether it can go on from there
+    for inputs, said in (
+        ({"seed": 2, "data": ["def"]}, "with seed 1, this one has 2"),
+        ({"seed": 1, "data": ["abc"], "sft": {"train": {"beta1": 0.5}}}, "beta1 None, this one has 0.5"),
+        ({"seed": 1, "data": ["abc", "def"]}, "on 12 rows of talks; it has 9 now"),
+    ):
+        other = Stage(tmp_path / "out", inputs, rows={"talks": 9})
+        with pytest.raises(InputError, match=said), other.running():
+            pass
+        assert (other.run_dir / "state" / "00000004").exists()
+    begun = fewer.run_dir / "begun.json"
+    begun.write_text(json.dumps({k: v for k, v in json.loads(begun.read_text()).items() if k != "inputs"}))
+    with pytest.raises(InputError, match="unfinished run with other settings"):
+        fewer.check()
 
 
 def test_a_conversation_that_fits_is_one_example(fmt: ChatFormat, tmp_path: Path) -> None:
@@ -355,3 +363,43 @@ def test_another_format_than_the_installed_one_is_taken_if_told_so_and_remembere
     again = dataclasses.replace(recipe, sft=dataclasses.replace(recipe.sft, base=str(tmp_path / "out")))
     [remembered] = finetune(again, tmp_path / "later").allowed_mismatch
     assert "chat_template.jinja" in remembered
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"too_long": "raise", "max_tokens": 40}, "tokens"), ({"batch_tokens": 7}, "")]
+)
+def test_a_finished_run_outlives_a_wrong_one(
+    story: tuple[Path, Recipe], tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    out = shutil.copytree(story[0] / "sft", tmp_path / "sft")
+    run = shutil.copytree(story[0] / "sft.run", tmp_path / "sft.run")
+    before = sorted(path.name for path in run.rglob("*"))
+    mixture = story[1].mixture if said else (dataclasses.replace(story[1].mixture[0], weight=1e-6),)
+    wrong = dataclasses.replace(_recipe(story, **changes), mixture=mixture)
+    with pytest.raises(InputError, match=said or "less than one"):
+        finetune(wrong, out)
+    assert sorted(path.name for path in run.rglob("*")) == before
+    notes = Notes()
+    finetune(story[1], out, progress=notes)  # type: ignore[arg-type]
+    assert notes.lines == [f"sft: {out} is up to date"]
+
+
+def test_an_adapter_of_an_adapter_is_refused(story: tuple[Path, Recipe], tmp_path: Path) -> None:
+    steps = TrainConfig(num_steps=1, precision="fp32")
+    finetune(_recipe(story, lora=Lora(2, 4.0), train=steps), tmp_path / "first")
+    again = _recipe(story, base=str(tmp_path / "first"), lora=Lora(2, 4.0), train=steps)
+    with pytest.raises(InputError, match=r"is a LoRA adapter itself.* picollm export .*first --merge"):
+        finetune(again, tmp_path / "second")
+
+
+def test_epochs_beside_a_curriculum_are_said_to_be_of_no_use(
+    story: tuple[Path, Recipe], tmp_path: Path
+) -> None:
+    stages = (CurriculumStage("all", tuple(source.label for source in story[1].mixture)),)
+    recipe = dataclasses.replace(
+        _recipe(story, train=TrainConfig(epochs=5.0, precision="fp32")), stage=stages
+    )
+    notes = Notes()
+    record = finetune(recipe, tmp_path / "out", progress=notes)  # type: ignore[arg-type]
+    assert any("have 1 epochs; 5 are not counted" in line for line in notes.lines)
+    assert record.curve[-1]["epoch"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from picollm.train.batches import Batches
 from picollm.train.config import TrainConfig
 from picollm.train.examples import Examples
 from picollm.train.loop import TrainResult, train
+from picollm.train.optimizer import Optimizer
 from picollm.train.plan import Plan
 from picollm.train.step import summed_loss
 from picollm.train.tracking import Trackers
@@ -364,3 +367,75 @@ def test_a_state_of_another_version_is_refused(
     monkeypatch.setattr("picollm.train.state.VERSION", 99)
     with pytest.raises(CheckpointError, match=r"state version 2, this one reads 99"):
         train(model, batches, TrainConfig(**STEPS), run_dir=tmp_path)
+
+
+def _noted(*arguments: Any, **more: Any) -> str:
+    """Train, and return the notes of it."""
+    notes: list[str] = []
+    progress = type(SILENT)()
+    progress.note = notes.append
+    train(*arguments, **more, progress=progress)
+    return " ".join(notes)
+
+
+def test_an_update_that_leaves_no_numbers_is_noticed_when_no_step_comes_after_it(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, taken = Optimizer.step, 0
+
+    def ruin(optimizer: Optimizer, factor: float) -> None:
+        nonlocal taken
+        step(optimizer, factor)
+        taken += 1
+        if taken == 12:
+            for master in optimizer._names:
+                master.data.view(-1)[0] = torch.nan
+
+    monkeypatch.setattr(Optimizer, "step", ruin)
+    with pytest.raises(DivergedError, match=r"step 12: after its update.*row \d+.*that after step 8"):
+        train(new_model(), batches, TrainConfig(**{**STEPS, "save_every": 4}), run_dir=tmp_path)
+    assert "00000012" not in [path.name for path in (tmp_path / "state").iterdir()]
+
+
+def test_a_validation_that_is_no_number_stops_the_run(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    losses = iter([2.0, math.inf])
+    config = TrainConfig(**{**STEPS, "validate_every": 6, "keep": "best"})
+    with pytest.raises(DivergedError, match="step 12: the validation loss is inf"):
+        train(new_model(), batches, config, run_dir=tmp_path, validate=lambda model: {"a": next(losses)})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6, 9]
+
+
+def test_what_came_out_as_no_language_model_is_said(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    def bad(model: Model) -> dict[str, float]:
+        return {"a": 99.0, "a/bits_per_byte": 9.0}
+
+    said = _noted(new_model(), batches, TrainConfig(**STEPS), run_dir=tmp_path / "bad", validate=bad)
+    assert "the validation loss, 99.00, is worse than a uniform guess" in said
+    good = _noted(
+        new_model(), batches, TrainConfig(**STEPS), run_dir=tmp_path / "good", validate=lambda m: {"a": 1.0}
+    )
+    assert "guess" not in good
+
+
+def test_a_warm_up_that_outlasts_the_run_is_said(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    for steps, said in ((12, True), (11, False)):
+        config = TrainConfig(**{**STEPS, "warmup_steps": steps})
+        notes = _noted(new_model(), batches, config, run_dir=tmp_path / str(steps))
+        assert ("never reaches its peak" in notes) == said
+
+
+def test_the_best_weights_are_looked_for_even_if_nobody_says_how_often(
+    new_model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    config = TrainConfig(**{**STEPS, "keep": "best"})
+    losses = iter([5.0, 4.0, 3.0, 6.0, 7.0, 8.0])
+    result = train(new_model(), batches, config, run_dir=tmp_path, validate=lambda model: {"a": next(losses)})
+    assert [point["step"] for point in result.curve if "validation/a" in point] == [2, 4, 6, 8, 10, 12]
+    assert result.best_step == 6

@@ -106,3 +106,12 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path, inputs: dict) -> None
     _save(tmp_path, 1)
     with pytest.raises(InputError, match=r"holds an unfinished run with (learning_rate|new)"):
         load_state(tmp_path, inputs)
+
+
+def test_a_state_after_a_damaged_one_is_kept_and_the_damaged_one_is_not(tmp_path: Path) -> None:
+    _save(tmp_path, 10)
+    (_save(tmp_path, 20) / "manifest.json").write_text("{}")
+    found = load_state(tmp_path, INPUTS, Notes())
+    assert found is not None and found[0].step == 10
+    _save(tmp_path, 15, keep=1)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["00000015"]

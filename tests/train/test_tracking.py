@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -61,3 +63,20 @@ def test_a_service_is_opened_told_and_closed(tmp_path: Path, monkeypatch: pytest
     trackers.add(POINTS[0])
     trackers.close()
     assert said == [("init", "picollm", "sft", {"seed": 1}), ("log", 1, 2.0), ("finish",)]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(UnavailableError, match="tensorboard"):
+        Trackers.of(tmp_path, None, {}, first=True).add(POINTS[0])
+
+
+def test_a_full_disk_is_one_line(
+    disk: Path, nearly_full: Callable[[int], AbstractContextManager[Path]]
+) -> None:
+    trackers = Trackers.of(disk, None, {}, first=True)
+    trackers.add(POINTS[0])
+    with nearly_full(0), pytest.raises(UnavailableError, match="no room left on the disk"):
+        for _ in range(1000):  # what is left of a page
+            trackers.add(POINTS[1])
+    trackers.close()
