@@ -63,7 +63,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run([sys.executable, "-c", BUILD, "build_sdist", out], cwd=source)
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
-        archive.extractall(unpacked, filter="data")
+        archive.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return next(unpacked.iterdir())
 
 
