@@ -134,11 +134,20 @@ def test_compare_refuses_checkpoints_that_do_not_belong_together(
     assert "nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "turns"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "None")])
-def test_threads_that_wait_sleep_unless_the_user_says_how(given: dict[str, str], turns: str) -> None:
-    code = "import os; from picollm.cli.main import main; main([]); print(os.environ.get('GOMP_SPINCOUNT'))"
+@pytest.mark.parametrize(
+    ("name", "given", "turns"),
+    [("sft", {}, "1000"), ("sft", {"OMP_WAIT_POLICY": "active"}, "None"), ("chat", {}, "None")],
+)
+def test_threads_that_wait_sleep_where_much_is_computed_unless_the_user_says_how(
+    name: str, given: dict[str, str], turns: str
+) -> None:
+    code = f"import os; from picollm.cli.main import main; main(['{name}', '--help'])"
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **given}
+        [sys.executable, "-c", f"{code}; print(os.environ.get('GOMP_SPINCOUNT'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**clean, **given},
     )
     assert done.stdout.split()[-1] == turns
