@@ -48,10 +48,6 @@ def pretrain(
         CheckpointError: There is no tokenizer at ``tokenizer_dir``.
         DivergedError: The loss exploded; the last good training state stays in ``out.run``.
     """
-    if not tokenizer_dir.exists():
-        raise CheckpointError(
-            f"no tokenizer at {tokenizer_dir}. Run `picollm tokenizer` first, or pass --tokenizer."
-        )
     with joined(recipe.pretrain.train.device) as ranks:
         own_progress = progress if ranks.first else SILENT
         return _pretrain(recipe, tokenizer_dir, out, data_root, own_progress, ranks, track, shard)
@@ -67,17 +63,16 @@ def _pretrain(
     track: str | None,
     shard: bool,
 ) -> Record:
-    check_replaceable(out)
     if shard:
         check_shards(ranks)
-    if recipe.pretrain.train.num_tokens is None:
-        raise InputError("[pretrain.train] has no num_tokens; base training is measured in tokens.")
-    tokenizer = Tokenizer.load(tokenizer_dir)
-    fmt = ChatFormat.named(recipe.sft.format, tokenizer)
     part = recipe.pretrain
-    corpus = open_corpus(
-        part.sources, data_root=data_root, seed=recipe.seed, num_validation=part.num_validation_documents
-    )
+
+    def opened() -> tuple[Tokenizer, Corpus]:
+        check_replaceable(out)
+        return _opened(recipe, tokenizer_dir, data_root)
+
+    tokenizer, corpus = ranks.alike(opened)
+    fmt = ChatFormat.named(recipe.sft.format, tokenizer)
     stage = Stage(
         out,
         {
@@ -138,6 +133,20 @@ def _pretrain(
 
         ranks.first_does(save)
     return record
+
+
+def _opened(recipe: Recipe, tokenizer_dir: Path, data_root: Path | None) -> tuple[Tokenizer, Corpus]:
+    """Return the tokenizer and the documents of a recipe."""
+    part = recipe.pretrain
+    if not tokenizer_dir.exists():
+        raise CheckpointError(
+            f"no tokenizer at {tokenizer_dir}. Run `picollm tokenizer` first, or pass --tokenizer."
+        )
+    if part.train.num_tokens is None:
+        raise InputError("[pretrain.train] has no num_tokens; base training is measured in tokens.")
+    count = part.num_validation_documents
+    corpus = open_corpus(part.sources, data_root=data_root, seed=recipe.seed, num_validation=count)
+    return Tokenizer.load(tokenizer_dir), corpus
 
 
 def model_config(shape: ModelShape, tokenizer: Tokenizer) -> ModelConfig:

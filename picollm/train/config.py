@@ -69,7 +69,7 @@ class TrainConfig:
     log_every: int = 10
     """Steps per line of metrics."""
     validate_every: int | None = None
-    """Steps between validations. None: only at the end, and with ``keep`` "best" ten times a run."""
+    """Steps between validations. None: only at the end, and with ``keep`` "best" up to ten times."""
     save_every: int = 200
     """Steps between saved training states."""
     keep_states: int = 2

@@ -52,7 +52,7 @@ from picollm.train.tracking import NONE, Trackers
 
 Validate = Callable[[Model], dict[str, float]]
 STEPS_TO_JUDGE_PACE = 8
-VALIDATIONS = 10  # of a run whose best weights are wanted, where nobody says how often
+VALIDATIONS = 10  # at most, of a run whose best weights are wanted, where nobody says how often
 NUM_KERNELS = {"fp32": 16, "bf16": 64, "auto": 64}  # those of one batch; in fp32 each holds up to 6 MB
 
 
@@ -165,7 +165,7 @@ class Run:
             clear_half_written(run_dir)
         found = ranks.alike(lambda: load_state(run_dir, self.identity, self.progress))
         if found is None:
-            if config.warmup_steps >= self.plan.num_steps:
+            if config.warmup_steps > self.plan.num_steps:
                 self.progress.note(
                     f"the warm-up of {config.warmup_steps} steps is longer than the run "
                     f"({self.plan.num_steps}): the learning rate never reaches its peak"
@@ -295,9 +295,10 @@ class Run:
                 losses = self.validate(self.model)
             point |= {f"validation/{name}": value for name, value in losses.items()}
             judged = [value for name, value in losses.items() if "bits" not in name] or [*losses.values()]
+            for name, value in losses.items():
+                if not math.isfinite(value):
+                    raise self._diverged(f"the validation loss of {name} is {value},")
             loss = sum(judged) / len(judged)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the validation loss is {loss},")
             guess = math.log(self.model.config.vocab_size)
             if state.step == state.num_steps and loss > guess and len(judged) < len(losses):
                 self.progress.note(

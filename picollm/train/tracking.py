@@ -57,9 +57,8 @@ class Trackers:
             self._service.log(dict(point), step=step)
 
     def _begin(self, directory: Path, step: int) -> None:
-        from tensorboardX.event_file_writer import (
-            EventsWriter,  # SummaryWriter's thread would hide a full disk
-        )
+        # Not SummaryWriter: its thread would hide a full disk.
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         with disk_errors(directory):

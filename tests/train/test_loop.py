@@ -400,10 +400,14 @@ def test_an_update_that_leaves_no_numbers_is_noticed_when_no_step_comes_after_it
 def test_a_validation_that_is_no_number_stops_the_run(
     new_model: Callable[..., Model], batches: Batches, tmp_path: Path
 ) -> None:
-    losses = iter([2.0, math.inf])
+    bits = iter([2.0, math.inf])
+
+    def validate(model: Model) -> dict[str, float]:
+        return {"a": 1.0, "a/bits": next(bits)}
+
     config = TrainConfig(**{**STEPS, "validate_every": 6, "keep": "best"})
-    with pytest.raises(DivergedError, match="step 12: the validation loss is inf"):
-        train(new_model(), batches, config, run_dir=tmp_path, validate=lambda model: {"a": next(losses)})
+    with pytest.raises(DivergedError, match="step 12: the validation loss of a/bits is inf"):
+        train(new_model(), batches, config, run_dir=tmp_path, validate=validate)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [3, 6, 9]
 
@@ -425,7 +429,7 @@ def test_what_came_out_as_no_language_model_is_said(
 def test_a_warm_up_that_outlasts_the_run_is_said(
     new_model: Callable[..., Model], batches: Batches, tmp_path: Path
 ) -> None:
-    for steps, said in ((12, True), (11, False)):
+    for steps, said in ((13, True), (12, False)):
         config = TrainConfig(**{**STEPS, "warmup_steps": steps})
         notes = _noted(new_model(), batches, config, run_dir=tmp_path / str(steps))
         assert ("never reaches its peak" in notes) == said
